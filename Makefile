@@ -1,0 +1,69 @@
+# `make` or `make help` lists what there is to make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+RUN := .venv/bin/python
+
+.PHONY: help setup binaries demo up down check lint types imports test faults proto crds conformance differential \
+	bench-e2e bench-state bench-start constraints clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+setup: ## the Python environment, .venv
+	@tools/setup.sh
+
+binaries: setup ## kube-apiserver, etcd, kwok … found, or built once (5 to 7 minutes) and cached
+	@$(RUN) -m shoal_local binaries
+
+demo: binaries ## the main job: 100 nodes, two teams, a few hundred pods, shown live; exits 0 if all was bound
+	@$(RUN) -m shoal_local demo
+
+up: binaries ## a local cluster with the suite that stays; prints its KUBECONFIG
+	@$(RUN) -m shoal_local up
+
+down: setup ## stop what `make up` started
+	@$(RUN) -m shoal_local down
+
+check: lint types imports ## ruff, basedpyright, import-linter
+
+lint: setup
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . || { echo "lint: run .venv/bin/ruff check --fix . && .venv/bin/ruff format ."; exit 1; }
+
+types: setup
+	@.venv/bin/basedpyright --pythonpath .venv/bin/python
+
+imports: setup
+	@.venv/bin/lint-imports
+
+test: binaries check ## all tests
+	@$(RUN) -m pytest
+
+faults: binaries ## the long fault campaign: SEEDS=20 by default
+	@$(RUN) -m pytest tests/faults -m faults --override-ini addopts="--strict-markers --import-mode=importlib -ra -s" --seeds $(or $(SEEDS),20)
+
+proto: setup ## proto/ from the message classes
+	@$(RUN) -m shoal_contracts.export proto
+
+crds: setup ## deploy/helm/shoal/crds from their definition
+	@$(RUN) -m shoal_model.crds deploy/helm/shoal/crds
+
+conformance: setup ## the reference's scenarios: SCENARIOS=folder
+	@$(RUN) tests/conformance/run.py $(SCENARIOS)
+
+differential: setup ## the reference's decisions on random clusters: EXPECTED=file
+	@$(RUN) tests/conformance/differential.py $(EXPECTED)
+
+bench-e2e: binaries ## pods per second from create to bound, beside kube-scheduler
+	@$(RUN) tests/bench/e2e.py
+
+bench-state: setup ## cluster-state: decode, publish, mirror
+	@$(RUN) tests/bench/cluster_state.py
+
+bench-start: binaries ## cold start of each service, with and without the numba cache
+	@$(RUN) tests/bench/start.py
+
+constraints: setup ## resolve the pinned versions anew
+	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
+
+clean: ## remove .venv and caches of the checkout (not the binaries)
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The scheduling policy as a library."""

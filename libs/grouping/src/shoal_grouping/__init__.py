@@ -1,0 +1,1 @@
+"""From owners to pod groups, pure."""

@@ -1,0 +1,1 @@
+"""Domain rules of Kubernetes objects: normalising, quantities, labels."""

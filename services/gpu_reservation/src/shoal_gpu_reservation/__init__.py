@@ -1,0 +1,1 @@
+"""The gpu-reservation service of Shoal."""

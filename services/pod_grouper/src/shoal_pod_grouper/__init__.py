@@ -1,0 +1,1 @@
+"""The pod-grouper service of Shoal."""

@@ -1,0 +1,1 @@
+"""The queue-controller service of Shoal."""
