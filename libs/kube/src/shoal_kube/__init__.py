@@ -1,1 +1,22 @@
 """The only door to the Kubernetes API."""
+
+from shoal_kube.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeError,
+    NotFound,
+    Throttled,
+    Unreachable,
+)
+from shoal_kube.lease import Election, epoch_of
+from shoal_kube.recorder import Recorder, Ref
+from shoal_kube.reflector import Bad, Deleted, Put, Reflector, Synced
+from shoal_kube.transport import Kube, KubeConfig
+
+__all__ = [
+    "AlreadyExists", "Bad", "Conflict", "Deleted", "Election", "Forbidden", "Gone", "Invalid", "Kube", "KubeConfig",
+    "KubeError", "NotFound", "Put", "Recorder", "Ref", "Reflector", "Synced", "Throttled", "Unreachable", "epoch_of",
+]  # fmt: skip

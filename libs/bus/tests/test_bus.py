@@ -1,0 +1,198 @@
+"""The bus on a real server: conditions, batches, mirrors, work, and what happens when the server dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from shoal_bus import Bus, BusConfig, Change, Conflict, Item, NotAllowed, Unavailable
+from shoal_contracts import streams, subjects
+from shoal_contracts.streams import Stream
+from shoal_testkit.nats import NatsServer
+
+
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def bus(server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus.connect(BusConfig(server.url, "test")) as connected:
+        await connected.ensure(streams.STREAMS, streams.CONSUMERS)
+        yield connected
+
+
+class Mirror:
+    """A follower that keeps what it has seen."""
+
+    def __init__(self, bus: Bus, stream: str, *filters: str) -> None:
+        self.held: dict[str, bytes] = {}
+        self.changes: list[Change] = []
+        self.news = asyncio.Event()
+        self._task = asyncio.create_task(self._run(bus, stream, filters))
+
+    async def _run(self, bus: Bus, stream: str, filters: tuple[str, ...]) -> None:
+        async for change in bus.follow(stream, filters):
+            self.changes.append(change)
+            if change.subject and change.data is None:
+                self.held.pop(change.subject, None)
+            elif change.subject:
+                assert change.data is not None
+                self.held[change.subject] = change.data
+            self.news.set()
+
+    async def until(self, wanted: dict[str, bytes]) -> None:
+        async with asyncio.timeout(20):
+            while self.held != wanted:
+                self.news.clear()
+                await self.news.wait()
+
+    async def caught_up(self, times: int = 1) -> None:
+        async with asyncio.timeout(20):
+            while sum(c.caught_up for c in self.changes) < times:
+                self.news.clear()
+                await self.news.wait()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def pod(i: int) -> str:
+    return subjects.state("pod", "ns", f"p{i}")
+
+
+async def test_a_write_on_a_stale_condition_is_refused(bus: Bus) -> None:
+    first = await bus.publish(subjects.decision("u1"), b"1", expect=0)
+    await bus.publish(subjects.decision("u1"), b"2", expect=first)
+    with pytest.raises(Conflict):
+        await bus.publish(subjects.decision("u1"), b"3", expect=first)
+    stored = await bus.last("SHOAL_DECISION", subjects.decision("u1"))
+    assert stored is not None
+    assert stored.data == b"2"
+
+
+async def test_a_batch_is_stored_whole_or_not_at_all(bus: Bus) -> None:
+    taken = await bus.publish(subjects.decision("u3"), b"old")
+    items = [Item(subjects.decision(f"u{i}"), b"new", expect=0) for i in range(8)]
+    with pytest.raises(Conflict):
+        await bus.commit(items, "b1")
+    assert await bus.last("SHOAL_DECISION", subjects.decision("u0")) is None
+    items[3] = Item(subjects.decision("u3"), b"new", expect=taken)
+    done = await bus.commit(items, "b2")
+    assert done.last - done.first == 7
+    stored = await bus.last("SHOAL_DECISION", subjects.decision("u7"))
+    assert stored is not None
+    assert stored.seq == done.last
+
+
+async def test_a_deposed_leader_can_commit_nothing(bus: Bus) -> None:
+    mine = await bus.publish(subjects.epoch(), b"1", expect=0)
+    check = Item(subjects.gang("check"), b"", expect=mine, expect_subject=subjects.epoch())
+    await bus.commit([check, Item(subjects.decision("u1"), b"", expect=0)], "b1")
+    await bus.publish(subjects.epoch(), b"2", expect=mine)
+    with pytest.raises(Conflict):
+        await bus.commit([check, Item(subjects.decision("u2"), b"", expect=0)], "b2")
+    assert await bus.last("SHOAL_DECISION", subjects.decision("u2")) is None
+
+
+async def test_an_outcome_needs_the_decision_that_it_is_about(bus: Bus) -> None:
+    old = await bus.publish(subjects.decision("u1"), b"node a")
+    await bus.publish(subjects.decision("u1"), b"node b", expect=old)
+    with pytest.raises(Conflict):
+        await bus.publish(subjects.outcome("u1"), b"", expect=old, expect_subject=subjects.decision("u1"))
+
+
+async def test_a_stream_of_other_storage_is_not_replaced(bus: Bus) -> None:
+    other = Stream(name="SHOAL_STATE", subjects=["shoal.v1.state.>"], owner="x", storage="file", max_per_subject=1)
+    with pytest.raises(NotAllowed):
+        await bus.ensure([other])
+
+
+async def test_a_missing_stream_is_unavailable(bus: Bus) -> None:
+    with pytest.raises(Unavailable):
+        await bus.publish("shoal.v1.nowhere.x", b"")
+
+
+async def test_a_mirror_sees_the_present_and_then_every_change(bus: Bus) -> None:
+    await bus.publish_many([Item(pod(i), b"a") for i in range(300)])
+    mirror = Mirror(bus, "SHOAL_STATE", subjects.state(">"))
+    await mirror.until({pod(i): b"a" for i in range(300)})
+    await bus.publish(pod(0), b"b")
+    await bus.delete_marker(pod(1))
+    await mirror.until({pod(0): b"b"} | {pod(i): b"a" for i in range(2, 300)})
+    await mirror.stop()
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+async def test_a_mirror_survives_a_server_that_dies_and_tells_what_is_gone(server: NatsServer, bus: Bus, wipe: bool) -> None:
+    await bus.publish_many([Item(pod(i), b"old") for i in range(100)])
+    mirror = Mirror(bus, "SHOAL_STATE", subjects.state(">"))
+    await mirror.until({pod(i): b"old" for i in range(100)})
+    server.kill()
+    if wipe:
+        server.wipe()
+    server.start()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bus.ensure([streams.STATE])
+                await bus.publish_many([Item(pod(i), b"new") for i in range(50)])
+                break
+            except Unavailable:
+                await asyncio.sleep(0.1)
+    # The state plane is in memory: after the restart only what was published again is there.
+    await mirror.until({pod(i): b"new" for i in range(50)})
+    await mirror.stop()
+
+
+async def test_a_mirror_survives_its_consumer(bus: Bus) -> None:
+    mirror = Mirror(bus, "SHOAL_STATE", subjects.state(">"))
+    await mirror.caught_up()
+    js = bus._connection.js
+    for consumer in await js.consumers_info("SHOAL_STATE"):
+        await js.delete_consumer("SHOAL_STATE", consumer.name)
+    await bus.publish(pod(1), b"x")
+    await mirror.until({pod(1): b"x"})
+    await mirror.stop()
+
+
+async def test_a_mirror_notices_a_stream_that_was_made_anew(bus: Bus) -> None:
+    await bus.publish_many([Item(pod(i), b"old") for i in range(20)])
+    mirror = Mirror(bus, "SHOAL_STATE", subjects.state(">"))
+    await mirror.until({pod(i): b"old" for i in range(20)})
+    await bus._connection.js.delete_stream("SHOAL_STATE")
+    await bus.ensure([streams.STATE])
+    await bus.publish_many([Item(pod(i), b"new") for i in range(30, 60)])
+    await mirror.until({pod(i): b"new" for i in range(30, 60)})
+    await mirror.stop()
+
+
+async def test_work_that_is_not_acknowledged_comes_again(server: NatsServer) -> None:
+    quick = streams.Consumer(name="w", stream="SHOAL_DECISION", owner="t", filters=["shoal.v1.decision.>"], ack_wait=0.3)
+    async with Bus.connect(BusConfig(server.url, "test")) as bus:
+        await bus.ensure([streams.DECISION], [quick])
+        await bus.publish(subjects.decision("u1"), b"x")
+        seen: list[int] = []
+        async with asyncio.timeout(10):
+            async for delivery in bus.consume(quick):
+                seen.append(delivery.delivered)
+                if delivery.delivered == 2:
+                    await delivery.ack()
+                    break
+    assert seen == [1, 2]
+
+
+async def test_requests_are_answered(bus: Bus) -> None:
+    from shoal_contracts.queries import HealthReply
+
+    async def health(_: bytes) -> HealthReply:
+        return HealthReply(service="s", instance="i", ready=True)
+
+    await bus.serve(subjects.query("s", "health"), health, queue="s")
+    assert b'"ready":true' in await bus.request(subjects.query("s", "health"), b"")
+    with pytest.raises(Unavailable):
+        await bus.request(subjects.query("nobody", "health"), b"", timeout=1)

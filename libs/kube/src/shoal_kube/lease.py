@@ -1,0 +1,190 @@
+"""Leader election by a Kubernetes Lease, and the epoch that it guards.
+
+A holder that has not renewed for the lease's duration may be replaced; followers measure that from when they saw the
+Lease change, by their own monotonic clock. A leader that can't renew stops leading before others may begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from shoal_model import labels
+from shoal_model.objects import Meta
+
+from shoal_kube.errors import Conflict, KubeError, NotFound
+from shoal_kube.resources import LEASES
+from shoal_kube.transport import Kube
+
+log = logging.getLogger(__name__)
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    holder_identity: str = ""
+    renew_time: str = ""
+    lease_duration_seconds: int = 0
+    lease_transitions: int = 0
+
+
+class _Lease(msgspec.Struct):
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+_DECODER = msgspec.json.Decoder(_Lease)
+
+
+def _micro(at: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Election:
+    """One candidate for one Lease. ``run`` in a task; ``leading`` is set while it leads."""
+
+    def __init__(self, kube: Kube, namespace: str, name: str, identity: str, clock: Any, duration: float = 6.0) -> None:
+        self._kube, self._namespace, self._name, self.identity = kube, namespace, name, identity
+        self._clock, self.duration = clock, duration
+        self.renew_every = duration / 6
+        self.leading = asyncio.Event()
+        self.lost = asyncio.Event()
+        """Set when a leader has lost the Lease."""
+        self._seen: tuple[str, float] = ("", 0.0)
+        self._renewed = 0.0
+        self._write = asyncio.Lock()
+
+    async def _read(self) -> _Lease | None:
+        try:
+            return _DECODER.decode(await self._kube.call("GET", LEASES.path(self._name, self._namespace), retry=False))
+        except NotFound:
+            return None
+
+    def _body(self, transitions: int, version: str = "") -> dict[str, Any]:
+        now = _micro(self._clock.now())
+        metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace}
+        if version:
+            metadata["resourceVersion"] = version
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": self.identity,
+                "leaseDurationSeconds": max(1, round(self.duration)),
+                "renewTime": now,
+                "leaseTransitions": transitions,
+            },
+        }
+
+    async def _try(self) -> bool:
+        """Take or renew the Lease; True if it is ours now. Raises KubeError."""
+        began = self._clock.monotonic()
+        async with self._write:
+            lease = await self._read()
+            if lease is None:
+                await self._kube.call("POST", LEASES.path("", self._namespace), self._body(0), retry=False)
+                self._renewed = began
+                return True
+            holder, version = lease.spec.holder_identity, lease.metadata.resource_version
+            if self._seen[0] != version:
+                self._seen = (version, began)
+            if holder not in ("", self.identity) and began - self._seen[1] < self.duration:
+                return False
+            transitions = lease.spec.lease_transitions + (holder != self.identity)
+            await self._kube.call(
+                "PATCH",
+                LEASES.path(self._name, self._namespace),
+                self._body(transitions, version),
+                content="application/merge-patch+json",
+                retry=False,
+            )
+            self._renewed = began
+            return True
+
+    async def run(self) -> None:
+        """Stand for election until cancelled; returns (with ``lost`` set) when the Lease was lost."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self.duration / 2):
+                        ours = await self._try()
+                except (KubeError, TimeoutError) as error:
+                    log.info("lease %s: %s", self._name, error or type(error).__name__)
+                    ours = isinstance(error, Conflict) is False and self.leading.is_set()
+                if self.leading.is_set():
+                    if not ours or self._clock.monotonic() - self._renewed > self.duration * 0.7:
+                        log.warning("lease %s is lost", self._name)
+                        return
+                elif ours:
+                    log.info("lease %s is ours", self._name)
+                    self.leading.set()
+                await asyncio.sleep(self.renew_every)
+        finally:
+            if self.leading.is_set():
+                self.leading.clear()
+                self.lost.set()
+
+    def valid(self) -> bool:
+        """Whether the Lease is ours for sure: nobody else may have taken it yet."""
+        return self.leading.is_set() and self._clock.monotonic() - self._renewed < self.duration * 0.7
+
+    async def release(self) -> None:
+        """Let the next one take over at once; call it when the work has stopped."""
+        try:
+            lease = await self._read()
+            if lease and lease.spec.holder_identity == self.identity:
+                patch = {
+                    "metadata": {"resourceVersion": lease.metadata.resource_version},
+                    "spec": {"holderIdentity": ""},
+                }
+                await self._kube.call(
+                    "PATCH",
+                    LEASES.path(self._name, self._namespace),
+                    patch,
+                    content="application/merge-patch+json",
+                    retry=False,
+                )
+        except KubeError as error:
+            log.info("lease %s not released: %s", self._name, error)
+
+    async def raise_epoch(self, at_least: int) -> int:
+        """Write max(recorded epoch, ``at_least``) + 1 to the Lease and return it.
+
+        Raises Conflict when somebody else wrote the Lease meanwhile, or holds it.
+        """
+        async with self._write:
+            lease = await self._read()
+            if lease is None or lease.spec.holder_identity != self.identity:
+                raise Conflict(409, "NotLeader", "the lease is not ours")
+            epoch = max(recorded_epoch(lease.metadata), at_least) + 1
+            patch = {
+                "metadata": {
+                    "resourceVersion": lease.metadata.resource_version,
+                    "annotations": {labels.EPOCH: str(epoch)},
+                }
+            }
+            await self._kube.call(
+                "PATCH",
+                LEASES.path(self._name, self._namespace),
+                patch,
+                content="application/merge-patch+json",
+                retry=False,
+            )
+            return epoch
+
+
+def recorded_epoch(meta: Meta) -> int:
+    """The epoch that a Lease's annotations record; 0 if none."""
+    text = (meta.annotations or {}).get(labels.EPOCH, "0")
+    return int(text) if text.isdigit() else 0
+
+
+async def epoch_of(kube: Kube, namespace: str, name: str) -> int:
+    """The epoch recorded on a Lease; 0 where there is no Lease. Raises KubeError."""
+    try:
+        return recorded_epoch(_DECODER.decode(await kube.get(LEASES.path(name, namespace))).metadata)
+    except NotFound:
+        return 0

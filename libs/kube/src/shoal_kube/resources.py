@@ -1,0 +1,39 @@
+"""Where the kinds that we read and write live in the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of the API."""
+
+    kind: str
+    api: str
+    """``/api/v1`` or ``/apis/<group>/<version>``."""
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def everywhere(self) -> str:
+        """Path of all objects of the cluster."""
+        return f"{self.api}/{self.plural}"
+
+    def path(self, name: str = "", namespace: str = "", sub: str = "") -> str:
+        """Path of one object, or of a namespace's collection without ``name``."""
+        found = f"{self.api}/namespaces/{namespace}/{self.plural}" if self.namespaced else self.everywhere
+        return found + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+
+
+PODS = Resource("Pod", "/api/v1", "pods")
+NODES = Resource("Node", "/api/v1", "nodes", namespaced=False)
+EVENTS = Resource("Event", "/api/v1", "events")
+QUEUES = Resource("Queue", "/apis/scheduling.run.ai/v2", "queues", namespaced=False)
+POD_GROUPS = Resource("PodGroup", "/apis/scheduling.run.ai/v2alpha2", "podgroups")
+TOPOLOGIES = Resource("Topology", "/apis/kai.scheduler/v1alpha1", "topologies", namespaced=False)
+PRIORITY_CLASSES = Resource("PriorityClass", "/apis/scheduling.k8s.io/v1", "priorityclasses", namespaced=False)
+LEASES = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases")
+CLAIMS = Resource("ResourceClaim", "/apis/resource.k8s.io/v1", "resourceclaims")
+SLICES = Resource("ResourceSlice", "/apis/resource.k8s.io/v1", "resourceslices", namespaced=False)
+DEVICE_CLASSES = Resource("DeviceClass", "/apis/resource.k8s.io/v1", "deviceclasses", namespaced=False)

