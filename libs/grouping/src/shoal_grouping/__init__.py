@@ -1,1 +1,6 @@
-"""From owners to pod groups, pure."""
+"""From a pod and its owners to the pod group that it should be in. Pure."""
+
+from shoal_grouping.group import changes, concerns, decode_owner, group_of
+from shoal_grouping.wanted import CantGroup, Case, Owner, Wanted
+
+__all__ = ["CantGroup", "Case", "Owner", "Wanted", "changes", "concerns", "decode_owner", "group_of"]

@@ -1,0 +1,1 @@
+"""Where a pod may run, and where it runs best."""

@@ -1,0 +1,94 @@
+"""May a pod of this shape run on a node with these labels and taints? In plain Python, once per class and profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shoal_contracts.state import NodeTerm, PodRecord, Requirement, Taint, Toleration
+
+BLOCKING = frozenset({"NoSchedule", "NoExecute"})
+
+
+def _number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def matches(requirement: Requirement, labels: Mapping[str, str]) -> bool:
+    """Whether the labels meet the requirement (Kubernetes' rules for node selectors)."""
+    value = labels.get(requirement.key)
+    match requirement.operator:
+        case "In":
+            return value in requirement.values
+        case "NotIn":
+            return value not in requirement.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt":
+            have = _number(value) if value is not None else None
+            bound = _number(requirement.values[0]) if len(requirement.values) == 1 else None
+            if have is None or bound is None:
+                return False
+            return have > bound if requirement.operator == "Gt" else have < bound
+        case _:
+            return False
+
+
+def _term(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
+    if not term.expressions and not term.fields:
+        return False
+    own = {"metadata.name": name}
+    return all(matches(r, labels) for r in term.expressions) and all(matches(r, own) for r in term.fields)
+
+
+def selected(pod: PodRecord, name: str, labels: Mapping[str, str]) -> bool:
+    """Node selector and required node affinity."""
+    if any(labels.get(k) != v for k, v in pod.node_selector.items()):
+        return False
+    terms = pod.affinity.node_required if pod.affinity else None
+    return terms is None or any(_term(t, name, labels) for t in terms)
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Kubernetes' rule: an empty effect matches all effects, an empty key with Exists all taints."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    if toleration.operator == "Exists":
+        return True
+    return bool(toleration.key) and toleration.value == taint.value
+
+
+def tolerated(pod: PodRecord, taints: list[Taint]) -> bool:
+    """Whether the pod tolerates every taint that keeps pods away."""
+    return all(any(tolerates(t, taint) for t in pod.tolerations) for taint in taints if taint.effect in BLOCKING)
+
+
+def names_nodes(pod: PodRecord) -> bool:
+    """Whether the pod's rules look at a node's own name, so that labels alone don't decide."""
+    hostname = "kubernetes.io/hostname"
+    if hostname in pod.node_selector:
+        return True
+    terms = (pod.affinity.node_required if pod.affinity else None) or []
+    return any(t.fields or any(r.key == hostname for r in t.expressions) for t in terms)
+
+
+def unsupported(pod: PodRecord) -> str:
+    """What the pod asks for that this core can't do yet; empty if nothing."""
+    affinity = pod.affinity
+    if pod.share is not None:
+        return "a share of a GPU"
+    if affinity and (affinity.pod_required or affinity.anti_required):
+        return "required pod affinity or anti-affinity"
+    if pod.host_ports:
+        return "host ports"
+    if pod.claims:
+        return "resource claims"
+    if any(r.startswith("nvidia.com/mig-") for r in pod.requests):
+        return "MIG devices"
+    return ""

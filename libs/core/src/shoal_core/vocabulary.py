@@ -1,0 +1,36 @@
+"""Names as small integers, in the order in which they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Interner(Generic[T]):
+    """Each distinct value gets the next number; numbers are never used again."""
+
+    def __init__(self, first: Iterable[T] = ()) -> None:
+        self._numbers: dict[T, int] = {}
+        self.values: list[T] = []
+        for value in first:
+            self.number(value)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def number(self, value: T) -> int:
+        """The value's number, a new one if it was not seen before."""
+        found = self._numbers.get(value)
+        if found is None:
+            found = self._numbers[value] = len(self.values)
+            self.values.append(value)
+        return found
+
+
+CPU, MEMORY, GPU, PODS = range(4)
+FIRST_RESOURCES = ("cpu", "memory", "nvidia.com/gpu", "pods")
+"""Rows of the resource arrays that are always there; others follow as they appear."""
+SHARED_RESOURCES = 3
+"""CPU, memory and GPU: the resources that queues share."""

@@ -1,0 +1,81 @@
+"""From a pod and its owners to the group that it should be in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from shoal_contracts.state import GroupRecord, PodRecord
+from shoal_model import labels
+from shoal_model.objects import Meta, OwnerReference
+
+from shoal_grouping.kinds import GROUPERS
+from shoal_grouping.kinds.other import group as default_group
+from shoal_grouping.wanted import Case, Owner, Wanted
+
+
+class _Object(msgspec.Struct, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    metadata: Meta = msgspec.field(default_factory=Meta)
+
+
+def concerns(pod: PodRecord, scheduler_name: str) -> bool:
+    """Whether the pod is ours to group, as far as the pod alone tells (spec: kubernetes.md 3.2)."""
+    if pod.scheduler_name != scheduler_name or pod.annotations.get(labels.SKIP_GROUPER) == "true":
+        return False
+    return bool(pod.owners) or not pod.group
+
+
+def group_of(case: Case) -> Wanted | None:
+    """The group that the pod should be in; None if an owner says to stay out. Raises CantGroup."""
+    if any(o.annotations.get(labels.SKIP_GROUPER) == "true" for o in case.owners):
+        return None
+    grouper = GROUPERS.get((case.top.group, case.top.kind), default_group)
+    wanted = grouper(case)
+    pool = case.pod.labels.get(labels.NODE_POOL)
+    if pool and labels.NODE_POOL not in wanted.labels:
+        wanted.labels[labels.NODE_POOL] = pool
+    return wanted
+
+
+def changes(wanted: Wanted, have: GroupRecord) -> dict[str, Any]:
+    """A merge patch that makes the group as wanted; empty if it is.
+
+    What an administrator may have changed is kept: queue, node pool, marks, back-off, and a topology where none is wanted.
+    """
+    patch: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
+    pairs = (
+        ("priorityClassName", wanted.priority_class, have.priority_class),
+        ("preemptibility", wanted.preemptibility or None, have.preemptibility or None),
+        ("minMember", wanted.min_member, have.min_member),
+    )
+    for name, want, is_now in pairs:
+        if want != is_now:
+            spec[name] = want
+    if spec:
+        patch["spec"] = spec
+    metadata: dict[str, Any] = {}
+    kept = {labels.NODE_POOL, labels.QUEUE}
+    tags = {k: v for k, v in wanted.labels.items() if k not in kept and have.labels.get(k) != v}
+    notes = {k: v for k, v in wanted.annotations.items() if have.annotations.get(k) != v}
+    if tags:
+        metadata["labels"] = tags
+    if notes:
+        metadata["annotations"] = notes
+    if [o.uid for o in have.owners] != [wanted.owner.uid]:
+        metadata["ownerReferences"] = wanted.object()["metadata"]["ownerReferences"]
+    if metadata:
+        patch["metadata"] = metadata
+    return patch
+
+
+def decode_owner(data: bytes) -> tuple[Owner, list[OwnerReference]]:
+    """(owner, its own owner references) from an object's JSON. Raises msgspec.DecodeError."""
+    found = msgspec.json.decode(data, type=_Object)
+    meta = found.metadata
+    owner = Owner(
+        found.api_version, found.kind, meta.name, meta.uid, meta.labels or {}, meta.annotations or {}
+    )
+    return owner, list(meta.owner_references or ())

@@ -1,0 +1,214 @@
+"""cluster-state: watches Kubernetes once, for all, and keeps the state plane."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from shoal_bus import Bus, BusError, Item
+from shoal_bus.bus import DELETED_TTL
+from shoal_bus.trace import headers as trace_headers
+from shoal_contracts import state, streams, subjects
+from shoal_contracts.base import encode
+from shoal_contracts.decision import Header
+from shoal_kube import Bad, Deleted, Kube, KubeConfig, Put, Reflector, Synced, resources
+from shoal_kube.resources import Resource
+from shoal_model import normalise, objects
+from shoal_service import Common, Context, run, telemetry
+from shoal_service.leader import leading
+
+from shoal_cluster_state import metrics
+from shoal_cluster_state.picture import Picture
+
+NAME = "cluster-state"
+BATCH = 2048
+MARK_EVERY = 1.0
+KINDS: dict[str, Resource] = {
+    "node": resources.NODES,
+    "queue": resources.QUEUES,
+    "priorityclass": resources.PRIORITY_CLASSES,
+    "topology": resources.TOPOLOGIES,
+    "group": resources.POD_GROUPS,
+    "pod": resources.PODS,
+    "claim": resources.CLAIMS,
+    "slice": resources.SLICES,
+    "deviceclass": resources.DEVICE_CLASSES,
+}
+"""Kind in the subjects -> resource of the API."""
+
+
+class Config(Common, kw_only=True, forbid_unknown_fields=True):
+    """Settings of cluster-state."""
+
+
+class Service:
+    """Reflectors fill the picture, one task publishes what changed."""
+
+    def __init__(self, context: Context[Config], kube: Kube) -> None:
+        self._context, self._kube = context, kube
+        self._picture = Picture()
+        self._versions: dict[str, str] = {}
+        self._news = asyncio.Event()
+        self._incarnation = ""
+        self._complete = asyncio.Event()
+
+    @property
+    def _bus(self) -> Bus:
+        return self._context.bus
+
+    async def watch(self, kind: str, resource: Resource) -> None:
+        """Keep the picture of one kind up to date, for ever."""
+        found = normalise.TYPES.get(resource.kind)
+        reflector: Reflector[object] = Reflector(self._kube, resource, found[0] if found else objects.Opaque)
+        async for told in reflector.run():
+            match told:
+                case Put():
+                    metrics.SEEN.labels(kind).inc()
+                    try:
+                        self._put(kind, resource, told)
+                    except Exception as error:  # one odd object must not stop the rest
+                        metrics.BAD.labels(kind).inc()
+                        self._context.log.error("object left out", kind=kind, key=told.key, error=repr(error))
+                case Deleted():
+                    self._picture.drop(self._subject(kind, resource, told.key))
+                case Bad():
+                    metrics.BAD.labels(kind).inc()
+                    self._context.log.warning("object left out", kind=kind, key=told.key, error=told.error)
+                case Synced():
+                    self._versions[kind] = told.version
+                    if self._versions.keys() == KINDS.keys():
+                        self._complete.set()
+            self._news.set()
+
+    def _subject(self, kind: str, resource: Resource, key: tuple[str, str]) -> str:
+        names = key if resource.namespaced else key[1:]
+        return subjects.state(kind, *names, shard=self._context.config.shard)
+
+    def _put(self, kind: str, resource: Resource, told: Put[object]) -> None:
+        subject = self._subject(kind, resource, told.key)
+        if resource.kind in normalise.TYPES:
+            record = normalise.TYPES[resource.kind][1](told.value)
+        else:
+            record = state.ObjectRecord(
+                type=resource.kind, namespace=told.key[0], name=told.key[1], uid=told.uid,
+                resource_version=told.version, body=msgspec.Raw(told.raw),
+            )  # fmt: skip
+        ours = True
+        if isinstance(record, state.PodRecord):
+            ours = record.scheduler_name == self._context.config.scheduler_name
+            if not ours and not record.node:
+                self._picture.drop(subject)
+                return
+        cause = f"{told.uid}@{told.version}"
+        begins = isinstance(record, state.PodRecord) and ours and not record.node
+        with telemetry.span("watch pod", root=begins, cause=cause) as parent:
+            sent = trace_headers(cause=cause, sent=self._context.clock.now(), traceparent=parent)
+            self._picture.put(subject, encode(record), sent)
+
+    async def publish(self) -> None:
+        """Publish what changed, for ever, and about once a second how far it goes."""
+        await self._complete.wait()
+        await self._compare()
+        self._context.have("state plane")
+        clock, marked = self._context.clock, 0.0
+        while True:
+            while self._picture.dirty:
+                await self._publish(self._picture.take(BATCH))
+            if clock.monotonic() - marked >= MARK_EVERY:
+                await self._mark()
+                marked = clock.monotonic()
+            self._news.clear()
+            metrics.HELD.set(len(self._picture.held))
+            metrics.BEHIND.set(len(self._picture.dirty))
+            try:
+                async with asyncio.timeout(MARK_EVERY):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._check_stream()
+
+    async def _publish(self, changes: list[tuple[str, object]]) -> None:
+        items = []
+        for subject, _ in changes:
+            if (entry := self._picture.held.get(subject)) is None:
+                items.append(Item(subject, b"", {Header.DELETED: "1"}, ttl=DELETED_TTL))
+            else:
+                items.append(Item(subject, entry.data, entry.headers))
+        try:
+            await self._bus.publish_many(items)
+            metrics.PUBLISHED.inc(len(items))
+        except BusError as error:
+            self._picture.put_back([s for s, _ in changes])
+            self._context.log.info("not published, again soon", count=len(items), error=str(error))
+            await asyncio.sleep(0.2)
+            await self._check_stream()
+
+    async def _mark(self) -> None:
+        mark = state.SyncMark(versions=dict(self._versions), at=self._context.clock.now())
+        try:
+            await self._bus.publish(subjects.state("meta", "synced", shard=self._context.config.shard), mark)
+        except BusError as error:
+            self._context.log.info("mark not published", error=str(error))
+            await self._check_stream()
+
+    async def _check_stream(self) -> None:
+        """Make the stream if it is gone; when it is another one than before, publish everything again."""
+        try:
+            await self._bus.ensure([streams.STATE])
+            incarnation = await self._bus.incarnation(streams.STATE.name)
+        except BusError as error:
+            self._context.log.info("the stream is not there", error=str(error))
+            await asyncio.sleep(0.2)
+            return
+        if incarnation != self._incarnation:
+            await self._compare()
+
+    async def _compare(self) -> None:
+        """Hold the picture against what the stream has now."""
+        await self._context.retry("state.compare", self._compare_once)
+
+    async def _compare_once(self) -> None:
+        await self._bus.ensure([streams.STATE])
+        held: dict[str, bytes] = {}
+        incarnation = ""
+        shard = self._context.config.shard
+        filters = [subjects.state(kind, ">", shard=shard) for kind in KINDS]
+        async with asyncio.timeout(60):
+            follower = self._bus.follow(streams.STATE.name, filters)
+            async for change in follower:
+                if change.incarnation != incarnation:
+                    incarnation = change.incarnation
+                    held.clear()
+                if change.subject and change.data is not None:
+                    held[change.subject] = change.data
+                elif change.subject:
+                    held.pop(change.subject, None)
+                if change.caught_up:
+                    break
+        self._incarnation = incarnation
+        self._picture.compare(held)
+        self._context.log.info("state plane compared", held=len(held), to_publish=len(self._picture.dirty))
+
+
+async def start(context: Context[Config]) -> None:
+    """Lead, then watch and publish."""
+    context.wait_for("state plane")
+    config = context.config
+    settings = KubeConfig(context.kubeconfig, "shoal-cluster-state", config.qps, config.burst)
+    async with Kube.connect(settings) as kube, leading(context, kube, "shoal-cluster-state"):
+        service = Service(context, kube)
+
+        async def again() -> None:
+            service._news.set()
+
+        context.bus.on_reconnect(again)
+        async with asyncio.TaskGroup() as tasks:
+            for kind, resource in KINDS.items():
+                tasks.create_task(service.watch(kind, resource), name=f"watch {kind}")
+            tasks.create_task(service.publish(), name="publish")
+
+
+def main() -> None:
+    """Run the service."""
+    run(NAME, Config, start)
+
+

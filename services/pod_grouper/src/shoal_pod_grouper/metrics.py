@@ -1,0 +1,7 @@
+"""All instruments of pod-grouper."""
+
+from shoal_service.metrics import Counter
+
+GROUPS = Counter("shoal_grouper_groups", "PodGroups written", ["what"])
+PODS = Counter("shoal_grouper_pods_patched", "Pods that were given their group")
+FAILED = Counter("shoal_grouper_failures", "Pods that could not be grouped at a try")

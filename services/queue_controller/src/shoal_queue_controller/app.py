@@ -1,0 +1,304 @@
+"""queue-controller: writes what queues and pod groups use into their status."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from shoal_contracts.state import GroupRecord, PodRecord, PriorityClassRecord, QueueRecord
+from shoal_kube import Kube, KubeConfig, KubeError, NotFound, Recorder, Ref
+from shoal_kube.resources import POD_GROUPS, QUEUES
+from shoal_model.membership import Membership
+from shoal_model.podgroup import preemptible, priority
+from shoal_model.quantity import plain, rfc3339
+from shoal_service import Common, Context, run
+from shoal_service.leader import leading
+from shoal_service.mirror import mirror
+
+from shoal_queue_controller import metrics
+from shoal_queue_controller.usage import Amounts, Usage, children, group_problem, of_group, problem, roll_up
+
+NAME = "queue-controller"
+Key = tuple[str, str]
+
+
+class Config(Common, kw_only=True, forbid_unknown_fields=True):
+    """Settings of queue-controller."""
+
+    settle: float = 2.0
+    """Seconds that a pod group must be quiet before its status is written: a burst costs one write."""
+    longest: float = 10.0
+    """Seconds after which it is written all the same."""
+    every: float = 1.0
+    """Seconds between two writes of one queue's status."""
+    writers: int = 8
+    """Status writes at a time."""
+
+
+def _quantities(amounts: Amounts) -> dict[str, str]:
+    return {resource: plain(value, resource) for resource, value in sorted(amounts.items())}
+
+
+def _patch(now: dict[str, str], before: dict[str, str] | None) -> dict[str, str | None]:
+    """A merge patch of a map: what vanished is null."""
+    gone: dict[str, str | None] = {k: None for k in (before or {}) if k not in now}
+    return {**gone, **now}
+
+
+class Service:
+    """The picture of pods, groups and queues, and the writers of status."""
+
+    def __init__(self, context: Context[Config], kube: Kube, recorder: Recorder) -> None:
+        self._context, self._kube, self._recorder = context, kube, recorder
+        self._membership = Membership()
+        self._pods: dict[Key, dict[str, PodRecord]] = {}
+        self._group_of: dict[Key, Key] = {}
+        self._groups: dict[Key, GroupRecord] = {}
+        self._queues: dict[str, QueueRecord] = {}
+        self._classes: dict[str, PriorityClassRecord] = {}
+        self._usage: dict[Key, tuple[str, Usage]] = {}
+        self._direct: dict[str, Usage] = {}
+        self._changed: dict[Key, tuple[float, float]] = {}
+        """Group -> (first, last) monotonic time of a change not written yet."""
+        self._written: dict[Key, Any] = {}
+        self._written_queues: dict[str, Any] = {}
+        self._queues_changed = True
+        self._current = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Keep the picture."""
+        async for news in mirror(self._context, ("pod", "group", "queue", "priorityclass")):
+            match news.record:
+                case PodRecord() as pod:
+                    self._pod(self._membership.pod(pod))
+                case GroupRecord() as group:
+                    self._group(group)
+                    if pod := self._membership.group(group):
+                        self._pod(pod)
+                case QueueRecord() as queue:
+                    self._queues[queue.name] = queue
+                    self._queues_changed = True
+                case PriorityClassRecord() as found:
+                    self._classes[found.name] = found
+                    for key in self._groups:
+                        self._touch(key)
+                case None:
+                    self._gone(news.kind, news.names)
+                case _:
+                    pass
+            if news.current and not self._current.is_set():
+                self._context.have("state")
+                self._current.set()
+
+    def _pod(self, pod: PodRecord) -> None:
+        name = (pod.namespace, pod.name)
+        group = (pod.namespace, pod.group)
+        before = self._group_of.get(name)
+        if before and before != group:
+            self._pods.get(before, {}).pop(pod.name, None)
+            self._touch(before)
+        if not pod.group or pod.scheduler_name != self._context.config.scheduler_name:
+            return
+        self._group_of[name] = group
+        self._pods.setdefault(group, {})[pod.name] = pod
+        self._touch(group)
+
+    def _group(self, group: GroupRecord) -> None:
+        key = (group.namespace, group.name)
+        before = self._groups.get(key)
+        self._groups[key] = group
+        if before is None or (before.queue, before.priority_class, before.preemptibility) != (
+            group.queue, group.priority_class, group.preemptibility,
+        ):  # fmt: skip
+            self._touch(key)
+
+    def _gone(self, kind: str, names: tuple[str, ...]) -> None:
+        match kind:
+            case "pod":
+                self._membership.pod_gone(names[0], names[1])
+                if group := self._group_of.pop((names[0], names[1]), None):
+                    self._pods.get(group, {}).pop(names[1], None)
+                    self._touch(group)
+            case "group":
+                key = (names[0], names[1])
+                self._membership.group_gone(*key)
+                self._groups.pop(key, None)
+                self._written.pop(key, None)
+                self._changed.pop(key, None)
+                self._set_usage(key, "", Usage())
+                self._usage.pop(key, None)
+                self._pods.pop(key, None)
+            case "queue":
+                if queue := self._queues.pop(names[0], None):
+                    self._remove_metrics(queue)
+                self._written_queues.pop(names[0], None)
+                self._queues_changed = True
+            case "priorityclass":
+                self._classes.pop(names[0], None)
+            case _:
+                pass
+
+    def _touch(self, key: Key) -> None:
+        """The group's usage may be another: count it now, write it when it has settled."""
+        now = self._context.clock.monotonic()
+        self._changed[key] = (self._changed.get(key, (now, now))[0], now)
+        group = self._groups.get(key)
+        if group is None:
+            return
+        value = priority(group.priority_class, self._classes)
+        usage = of_group(self._pods.get(key, {}).values(), preemptible(group, value))
+        self._set_usage(key, group.queue, usage)
+
+    def _set_usage(self, key: Key, queue: str, usage: Usage) -> None:
+        if before := self._usage.get(key):
+            self._direct.setdefault(before[0], Usage()).add(before[1], -1.0)
+        self._usage[key] = (queue, usage)
+        self._direct.setdefault(queue, Usage()).add(usage)
+        self._queues_changed = True
+
+    # writing
+
+    async def write_groups(self) -> None:
+        """Write the status of groups that have settled, for ever."""
+        await self._current.wait()
+        config, clock = self._context.config, self._context.clock
+        gate = asyncio.Semaphore(config.writers)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                now = clock.monotonic()
+                ready = [
+                    key for key, (first, last) in self._changed.items()
+                    if key in self._groups and (now - last >= config.settle or now - first >= config.longest)
+                ]  # fmt: skip
+                for key in ready:
+                    self._changed.pop(key, None)
+                    await gate.acquire()
+                    tasks.create_task(self._write_group(key, gate))
+                await asyncio.sleep(0.25)
+
+    async def _write_group(self, key: Key, gate: asyncio.Semaphore) -> None:
+        try:
+            group, usage = self._groups.get(key), self._usage.get(key)
+            if group is None or usage is None:
+                return
+            wrong = group_problem(group, self._queues)
+            if wrong:
+                about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", group.namespace, group.name, group.uid)
+                self._recorder.event(about, "Warning", "QueueDoesNotExist", wrong)
+            now = {
+                "requested": _quantities(usage[1].requested),
+                "allocated": _quantities(usage[1].allocated),
+                "allocatedNonPreemptible": _quantities(usage[1].fixed),
+            }
+            stored = {
+                "requested": _quantities(group.requested),
+                "allocated": _quantities(group.allocated),
+                "allocatedNonPreemptible": _quantities(group.allocated_non_preemptible),
+            }
+            before = self._written.get(key, stored)
+            if now == before:
+                return
+            patch = {"status": {"resourcesStatus": {k: _patch(v, before.get(k)) for k, v in now.items()}}}
+            await self._kube.merge_patch(POD_GROUPS.path(group.name, group.namespace, "status"), patch)
+            self._written[key] = now
+            metrics.WRITES.labels("PodGroup").inc()
+        except NotFound:
+            return
+        except KubeError as error:
+            self._context.log.info("status not written, again later", group=key, error=str(error))
+            at = self._context.clock.monotonic()
+            self._changed[key] = (at, at)
+        finally:
+            gate.release()
+
+    async def write_queues(self) -> None:
+        """Write the status of queues whose usage changed, about once a second, for ever."""
+        await self._current.wait()
+        while True:
+            if self._queues_changed:
+                self._queues_changed = False
+                below = children(self._queues)
+                for name, usage in roll_up(self._queues, self._direct).items():
+                    await self._write_queue(self._queues[name], usage, below[name])
+            await asyncio.sleep(self._context.config.every)
+
+    async def _write_queue(self, queue: QueueRecord, usage: Usage, below: list[str]) -> None:
+        self._set_metrics(queue, usage)
+        wrong = problem(queue, self._queues)
+        now: dict[str, Any] = {
+            "requested": _quantities(usage.requested),
+            "allocated": _quantities(usage.allocated),
+            "allocatedNonPreemptible": _quantities(usage.fixed),
+            "childQueues": below,
+            "problem": wrong,
+        }
+        before = self._written_queues.get(queue.name)
+        if now == before:
+            return
+        status: dict[str, Any] = {
+            k: _patch(now[k], before[k] if before else None)
+            for k in ("requested", "allocated", "allocatedNonPreemptible")
+        }
+        status["childQueues"] = below
+        if wrong:
+            about = Ref("scheduling.run.ai/v2", "Queue", "", queue.name, queue.uid)
+            self._recorder.event(about, "Warning", "InvalidQueue", wrong)
+        if wrong or (before and before["problem"]):
+            status["conditions"] = [{
+                "type": "Orphan", "status": "True" if wrong else "False", "reason": "InvalidQueue" if wrong else "Valid",
+                "message": wrong, "lastTransitionTime": rfc3339(self._context.clock.now()),
+            }]  # fmt: skip
+        try:
+            await self._kube.merge_patch(QUEUES.path(queue.name, sub="status"), {"status": status})
+            self._written_queues[queue.name] = now
+            metrics.WRITES.labels("Queue").inc()
+        except NotFound:
+            return
+        except KubeError as error:
+            self._context.log.info("status not written, again later", queue=queue.name, error=str(error))
+            self._queues_changed = True
+
+    @staticmethod
+    def _names(queue: QueueRecord) -> tuple[str, str, str]:
+        return queue.name, queue.name, queue.display_name
+
+    def _set_metrics(self, queue: QueueRecord, usage: Usage) -> None:
+        names = self._names(queue)
+        metrics.INFO.labels(*names).set(1)
+        metrics.DESERVED_GPUS.labels(*names).set(queue.gpu.quota if queue.gpu else 0)
+        cpu = queue.cpu.quota if queue.cpu else 0.0
+        memory = queue.memory.quota if queue.memory else 0.0
+        metrics.QUOTA_CPU.labels(*names).set(cpu if cpu == -1 else cpu / 1000)
+        metrics.QUOTA_MEMORY.labels(*names).set(memory if memory == -1 else memory * 1e6)
+        used = usage.allocated
+        metrics.ALLOCATED_GPUS.labels(*names).set(round(sum(v for k, v in used.items() if k.endswith("/gpu")), 4))
+        metrics.ALLOCATED_CPU.labels(*names).set(round(used.get("cpu", 0.0) / 1000, 4))
+        metrics.ALLOCATED_MEMORY.labels(*names).set(round(used.get("memory", 0.0), 4))
+
+    def _remove_metrics(self, queue: QueueRecord) -> None:
+        for gauge in (metrics.INFO, metrics.DESERVED_GPUS, metrics.QUOTA_CPU, metrics.QUOTA_MEMORY,
+                      metrics.ALLOCATED_GPUS, metrics.ALLOCATED_CPU, metrics.ALLOCATED_MEMORY):  # fmt: skip
+            try:
+                gauge.remove(*self._names(queue))
+            except KeyError:
+                continue
+
+
+async def start(context: Context[Config]) -> None:
+    """Lead, then follow and write."""
+    context.wait_for("state")
+    config = context.config
+    settings = KubeConfig(context.kubeconfig, "shoal-queue-controller", config.qps, config.burst)
+    async with Kube.connect(settings) as kube, leading(context, kube, "shoal-queue-controller"):
+        recorder = Recorder(kube, NAME, context.clock)
+        service = Service(context, kube, recorder)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run())
+            tasks.create_task(service.follow())
+            tasks.create_task(service.write_groups())
+            tasks.create_task(service.write_queues())
+
+
+def main() -> None:
+    """Run the service."""
+    run(NAME, Config, start)

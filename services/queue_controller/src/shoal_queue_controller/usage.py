@@ -1,0 +1,104 @@
+"""What pods, groups and queues ask for and use, rolled up along the tree. Pure (spec: kubernetes.md 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
+from shoal_model import labels
+
+Amounts = dict[str, float]
+DONE = ("Succeeded", "Failed")
+SHARED_MEMORY = "run.ai/gpu.memory"
+
+
+@dataclass
+class Usage:
+    """Base units by resource: asked for, in use, in use by what may not be preempted."""
+
+    requested: Amounts = field(default_factory=dict)
+    allocated: Amounts = field(default_factory=dict)
+    fixed: Amounts = field(default_factory=dict)
+
+    def add(self, other: Usage, sign: float = 1.0) -> None:
+        """Add (or take away) another's."""
+        for mine, theirs in ((self.requested, other.requested), (self.allocated, other.allocated), (self.fixed, other.fixed)):
+            for resource, value in theirs.items():
+                total = mine.get(resource, 0.0) + sign * value
+                if abs(total) < 1e-9:
+                    mine.pop(resource, None)
+                else:
+                    mine[resource] = total
+
+
+def of_pod(pod: PodRecord) -> tuple[Amounts, Amounts]:
+    """(requested, allocated) of a pod."""
+    if pod.phase in DONE or pod.phase == "Unknown":
+        return {}, {}
+    wanted = dict(pod.requests)
+    if share := pod.share:
+        if share.fraction:
+            wanted[labels.GPU] = wanted.get(labels.GPU, 0.0) + share.fraction * share.devices
+        else:
+            wanted[SHARED_MEMORY] = float(share.memory_mib * share.devices)
+    return wanted, (dict(wanted) if pod.node else {})
+
+
+def of_group(pods: Iterable[PodRecord], preemptible: bool) -> Usage:
+    """What the pods of a group ask for and use."""
+    total = Usage()
+    for pod in pods:
+        requested, allocated = of_pod(pod)
+        total.add(Usage(requested, allocated, {} if preemptible else allocated))
+    return total
+
+
+def roll_up(queues: dict[str, QueueRecord], direct: dict[str, Usage]) -> dict[str, Usage]:
+    """Every queue's usage with that of the queues below it. A queue on a cycle of parents counts only its own."""
+    total = {name: Usage() for name in queues}
+    for name in queues:
+        own = direct.get(name)
+        if own is None:
+            continue
+        seen: set[str] = set()
+        at = name
+        while at in queues and at not in seen:
+            seen.add(at)
+            total[at].add(own)
+            at = queues[at].parent
+        if at in seen:
+            for other in seen - {name}:
+                total[other].add(own, -1.0)
+    return total
+
+
+def children(queues: dict[str, QueueRecord]) -> dict[str, list[str]]:
+    """Names of the queues directly below each queue, sorted."""
+    found: dict[str, list[str]] = {name: [] for name in queues}
+    for name in sorted(queues):
+        if (parent := queues[name].parent) in found:
+            found[parent].append(name)
+    return found
+
+
+def problem(queue: QueueRecord, queues: dict[str, QueueRecord]) -> str:
+    """What is wrong with the queue, in words for its owner; empty if nothing is."""
+    if queue.error:
+        return queue.error
+    seen, at = {queue.name}, queue.parent
+    while at:
+        if at in seen:
+            return f"spec.parentQueue: queue {queue.name} is its own ancestor; nothing is scheduled from it"
+        if at not in queues:
+            return f"spec.parentQueue: queue {at} does not exist; nothing is scheduled from {queue.name} until it does"
+        seen.add(at)
+        at = queues[at].parent
+    return ""
+
+
+def group_problem(group: GroupRecord, queues: dict[str, QueueRecord]) -> str:
+    """What is wrong with the queue that the group names."""
+    if group.queue in queues:
+        return ""
+    return f"spec.queue: queue {group.queue!r} does not exist; create it, or name another"
