@@ -10,9 +10,6 @@ from shoal_testkit.nats import binary, free_port
 
 from shoal_local.process import Child
 
-_STATE_API = ["$JS.API.STREAM.INFO.SHOAL_STATE", "$JS.API.CONSUMER.CREATE.SHOAL_STATE.>", "$JS.API.CONSUMER.MSG.NEXT.SHOAL_STATE.*"]
-
-
 def _owner(stream: str) -> list[str]:
     return [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("INFO", "CREATE", "UPDATE")]
 
@@ -47,9 +44,8 @@ def configuration(passwords: dict[str, str]) -> str:
     """The server's configuration with one user for each entry."""
     users = []
     for name, password in sorted(passwords.items()):
-        publish = [*PERMISSIONS[name], "_INBOX_>" if name != "user" else "_INBOX_user.>"]
-        subscribe = [f"_INBOX_{name}.>", "$SRV.>"] if name == "user" else [f"_INBOX_{name}.>", f"shoal.v1.q.{name}.>"]
-        permissions = {"publish": publish, "subscribe": subscribe, "allow_responses": True}
+        subscribe = [f"_INBOX_{name}.>"] + ([f"shoal.v1.q.{name}.>"] if name != "user" else [])
+        permissions = {"publish": PERMISSIONS[name], "subscribe": subscribe, "allow_responses": True}
         users.append({"user": name, "password": password, "permissions": permissions})
     return json.dumps({"authorization": {"users": users}, "max_payload": 1 << 20}, indent=1)
 

@@ -1,0 +1,260 @@
+"""The binder: carries decisions out. Any number of replicas share the work."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from shoal_bus import BusError, Conflict, Delivery
+from shoal_bus.trace import TRACEPARENT
+from shoal_contracts import streams, subjects
+from shoal_contracts.decision import TERMINAL, Decision, Epoch, GangGo, Header, Outcome, Result, Verb
+from shoal_contracts.events import PodEvent
+from shoal_kube import AlreadyExists, Kube, KubeConfig, KubeError, NotFound, Recorder, Ref, Throttled, Unreachable, epoch_of
+from shoal_kube import Conflict as KubeConflict
+from shoal_kube.resources import PODS
+from shoal_model import labels, objects
+from shoal_service import Common, Context, run, telemetry
+from shoal_service.aside import decode
+from shoal_service.events import Events
+from shoal_service.failpoint import reach
+
+from shoal_binder import metrics
+from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
+
+NAME = "binder"
+OUTCOME_TTL = 3600.0
+HEARTBEAT = 3.0
+_POD = msgspec.json.Decoder(objects.Pod)
+_DECISION = msgspec.json.Decoder(Decision)
+_GO = msgspec.json.Decoder(GangGo)
+_EPOCH = msgspec.json.Decoder(Epoch)
+
+
+class Config(Common, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the binder."""
+
+    in_flight: int = 64
+    """Decisions carried out at a time."""
+    attempts: int = 8
+    """Bindings posted for one decision before it is refused."""
+
+
+class Service:
+    """Takes decisions from the shared consumer and sees each to its outcome."""
+
+    def __init__(self, context: Context[Config], kube: Kube, recorder: Recorder, events: Events) -> None:
+        self._context, self._kube, self._recorder, self._events = context, kube, recorder, events
+        self._epoch = 0
+        self._epoch_seq = 0
+        self._lease_epoch = 0
+
+    async def follow_epoch(self) -> None:
+        """Know the reigning epoch; at each new one (or a new stream) read the Lease once."""
+        shard = self._context.config.shard
+        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.epoch(shard=shard)]):
+            if not change.subject or not change.data:
+                continue
+            found = decode(_EPOCH, change.data, change.subject, self._context.log)
+            if found is None:
+                continue
+            self._epoch, self._epoch_seq = found.epoch, change.seq
+            try:
+                namespace = self._context.config.namespace
+                self._lease_epoch = await epoch_of(self._kube, namespace, f"shoal-scheduler-{shard}")
+            except KubeError as error:
+                self._context.log.info("lease not read", error=str(error))
+
+    async def consume(self) -> None:
+        """Carry out what is delivered, ``in_flight`` at a time, for ever."""
+        gate = asyncio.Semaphore(self._context.config.in_flight)
+        async with asyncio.TaskGroup() as tasks:
+            async for delivery in self._context.bus.consume(streams.BINDER):
+                await gate.acquire()
+                metrics.IN_FLIGHT.inc()
+                task = tasks.create_task(self._guarded(delivery))
+                task.add_done_callback(lambda _: (gate.release(), metrics.IN_FLIGHT.dec()))
+
+    async def _guarded(self, delivery: Delivery) -> None:
+        """One delivery; whatever goes wrong, it is delivered again."""
+        try:
+            await self._take(delivery)
+        except (BusError, KubeError) as error:
+            self._context.log.info("put off", subject=delivery.subject, error=str(error))
+            await delivery.nak(min(10.0, 0.5 * 2 ** min(delivery.delivered, 5)))
+
+    async def _take(self, delivery: Delivery) -> None:
+        names = subjects.parse(delivery.subject)[2]
+        if Header.DELETED in delivery.headers or not delivery.data or names[0] in ("_epoch", "_fence"):
+            await delivery.ack()
+            return
+        if names[0] == "_gang":
+            if go := decode(_GO, delivery.data, delivery.subject, self._context.log):
+                await self._go(go, delivery)
+            else:
+                await delivery.term()
+            return
+        decision = decode(_DECISION, delivery.data, delivery.subject, self._context.log)
+        if decision is None:
+            await delivery.term()
+            return
+        began = self._context.clock.monotonic()
+        await reach("binder.received")
+        if decision.staged:
+            # Nothing to prepare yet: volumes, claims and shared GPUs come with their own work.
+            await self._tell(decision, delivery.seq, Finish(Result.PREPARED))
+        else:
+            await self._carry_out(decision, delivery)
+        await delivery.ack()
+        metrics.SECONDS.observe(self._context.clock.monotonic() - began)
+
+    async def _go(self, go: GangGo, delivery: Delivery) -> None:
+        """Bind all members of a gang that was prepared."""
+        shard, gate = self._context.config.shard, asyncio.Semaphore(self._context.config.in_flight)
+
+        async def one(uid: str) -> None:
+            async with gate:
+                stored = await self._context.bus.last(streams.DECISION.name, subjects.decision(uid, shard=shard))
+                if stored is None or not stored.data:
+                    return
+                decision = _DECISION.decode(stored.data)
+                if decision.gang == go.gang:
+                    step = await self._see_through(decision, stored.seq, delivery, redelivered=True)
+                    await self._tell(decision, stored.seq, step)
+
+        async with asyncio.TaskGroup() as tasks:
+            for uid in go.members:
+                tasks.create_task(one(uid))
+        await delivery.ack()
+
+    async def _carry_out(self, decision: Decision, delivery: Delivery) -> None:
+        with telemetry.span(f"{decision.verb} pod", delivery.headers.get(TRACEPARENT, ""), pod=decision.pod, node=decision.node):
+            if decision.verb is Verb.EVICT:
+                step = await self._evict(decision)
+            else:
+                step = await self._see_through(decision, delivery.seq, delivery, redelivered=delivery.delivered > 1)
+            await self._tell(decision, delivery.seq, step)
+
+    def _deposed(self, decision: Decision, seq: int) -> bool:
+        """Whether the decision was stored under a leader that another had replaced before."""
+        reigning = max(self._epoch, self._lease_epoch)
+        return decision.epoch < reigning and self._epoch_seq > 0 and seq > self._epoch_seq
+
+    async def _see_through(self, decision: Decision, seq: int, delivery: Delivery, *, redelivered: bool) -> Finish:
+        """Post, look, judge, until it is over."""
+        if self._deposed(decision, seq):
+            return Finish(Result.STALE, "decided by a leader that was replaced")
+        # A decision that comes again may be done, or replaced: look first.
+        step: Step = Look() if redelivered else Post(decision.resource_version)
+        attempts, message, heard = 0, "", self._context.clock.monotonic()
+        while not isinstance(step, Finish):
+            if self._context.clock.monotonic() - heard > HEARTBEAT:
+                heard = self._context.clock.monotonic()
+                await delivery.in_progress()
+            if isinstance(step, Look):
+                step = judge(decision, await self._look(decision, seq))
+                continue
+            attempts += 1
+            if attempts > self._context.config.attempts:
+                return Finish(Result.REFUSED, f"not bound after {attempts - 1} tries: {message}")
+            await reach("binder.before_post")
+            answer, message = await self._post(decision, step)
+            await reach("binder.after_post")
+            step = after_post(answer, message)
+        return step
+
+    async def _post(self, decision: Decision, post: Post) -> tuple[Posted, str]:
+        try:
+            await self._kube.bind(
+                decision.namespace, decision.pod, decision.uid, post.version, decision.node, decision.annotations
+            )
+        except (KubeConflict, AlreadyExists) as error:
+            return Posted.CONFLICT, error.message
+        except NotFound as error:
+            return Posted.NOT_FOUND, error.message
+        except (Throttled, Unreachable) as error:
+            await asyncio.sleep(0.5)
+            return Posted.NO_ANSWER, error.message
+        except KubeError as error:
+            return Posted.REFUSED, f"{error.reason}: {error.message}"
+        return Posted.DONE, ""
+
+    async def _look(self, decision: Decision, seq: int) -> World:
+        """The pod, and afterwards whether the decision still stands. Raises KubeError, BusError."""
+        try:
+            pod = _POD.decode(await self._kube.get(PODS.path(decision.pod, decision.namespace)))
+        except NotFound:
+            return World(exists=False)
+        where = subjects.decision(decision.uid, shard=self._context.config.shard)
+        stored = await self._context.bus.last(streams.DECISION.name, where)
+        meta = pod.metadata
+        return World(
+            exists=True,
+            uid=meta.uid,
+            node=pod.spec.node_name,
+            version=meta.resource_version,
+            deleting=meta.deletion_timestamp is not None,
+            given_up=(meta.annotations or {}).get(labels.GIVEN_UP, ""),
+            current=stored is not None and stored.seq == seq,
+        )
+
+    async def _evict(self, decision: Decision) -> Finish:
+        """Through the Eviction API, tried by dry run first."""
+        try:
+            await self._kube.evict(decision.namespace, decision.pod, decision.uid, dry_run=True)
+            await self._kube.evict(decision.namespace, decision.pod, decision.uid)
+        except NotFound:
+            return Finish(Result.GONE, "the pod is gone")
+        except KubeConflict:
+            return Finish(Result.GONE, "another pod has its name")
+        except Throttled as error:
+            return Finish(Result.REFUSED, error.message)
+        return Finish(Result.EVICTED)
+
+    async def _tell(self, decision: Decision, seq: int, step: Finish) -> None:
+        """Write the outcome on condition that the decision still stands. Raises BusError where it can't be written."""
+        config, clock = self._context.config, self._context.clock
+        outcome = Outcome(
+            decision=decision.id, sequence=seq, uid=decision.uid, namespace=decision.namespace, pod=decision.pod,
+            node=decision.node, result=step.result, message=step.message, binder=self._context.identity, at=clock.now(),
+        )  # fmt: skip
+        try:
+            await self._context.bus.publish(
+                subjects.outcome(decision.uid, shard=config.shard), outcome, expect=seq,
+                expect_subject=subjects.decision(decision.uid, shard=config.shard), ttl=OUTCOME_TTL,
+            )  # fmt: skip
+        except Conflict:
+            # The leader has closed or replaced the decision: nobody waits for this any more.
+            self._context.log.debug("outcome of a closed decision", pod=decision.pod, result=step.result)
+        await reach("binder.after_outcome")
+        metrics.RESULTS.labels(step.result).inc()
+        if step.result not in TERMINAL:
+            return
+        data = PodEvent(
+            namespace=decision.namespace, pod=decision.pod, uid=decision.uid, group=decision.group, queue=decision.queue,
+            node=decision.node, decision=decision.id, message=step.message, epoch=decision.epoch,
+        )  # fmt: skip
+        self._events.say(decision.queue, "pod", step.result, decision.pod, data, decision.id)
+        if step.result is Result.REFUSED:
+            about = Ref("v1", "Pod", decision.namespace, decision.pod, decision.uid)
+            text = f"Failed to {decision.verb} the pod ({decision.node or 'eviction'}): {step.message}"
+            self._recorder.event(about, "Warning", "BindingError", text)
+
+
+async def start(context: Context[Config]) -> None:
+    """Consume until the end."""
+    config = context.config
+    settings = KubeConfig(context.kubeconfig, "shoal-binder", config.qps, config.burst, patience=5.0)
+    async with Kube.connect(settings) as kube:
+        recorder, events = Recorder(kube, NAME, context.clock), Events(context)
+        service = Service(context, kube, recorder, events)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run())
+            tasks.create_task(events.run())
+            tasks.create_task(service.follow_epoch())
+            tasks.create_task(service.consume())
+
+
+def main() -> None:
+    """Run the service."""
+    run(NAME, Config, start)

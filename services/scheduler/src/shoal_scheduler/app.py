@@ -1,0 +1,60 @@
+"""The scheduler: mirrors the state, lets the core decide, commits what it decides, and says why the rest waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shoal_contracts import streams
+from shoal_core import warm
+from shoal_kube import Kube, KubeConfig, Recorder
+from shoal_service import Common, Context, run
+from shoal_service.events import Events
+from shoal_service.leader import leading
+
+from shoal_scheduler.loop import Loop
+from shoal_scheduler.reporter import Reporter
+
+NAME = "scheduler"
+
+
+class Config(Common, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the scheduler."""
+
+    interval: float = 0.02
+    """Seconds between two cycles at least; changes that come meanwhile are taken together."""
+    expiry: float = 15.0
+    """Seconds after which a decision without an outcome is given up."""
+    settle: float = 2.0
+    """Seconds that a reason must last before it is written to the API."""
+    spread: bool = False
+    """Spread pods over nodes instead of packing them."""
+
+
+async def start(context: Context[Config]) -> None:
+    """Warm up, lead, take the epoch, and decide until the end."""
+    context.wait_for("kernels")
+    context.wait_for("state")
+    config = context.config
+    await asyncio.get_running_loop().run_in_executor(None, warm)
+    context.have("kernels")
+    settings = KubeConfig(context.kubeconfig, "shoal-scheduler", config.qps, config.burst)
+    async with Kube.connect(settings) as kube, leading(context, kube, f"shoal-scheduler-{config.shard}") as election:
+        recorder = Recorder(kube, NAME, context.clock)
+        reporter = Reporter(context, kube, recorder, config.settle)
+        events = Events(context)
+        loop = Loop(context, kube, election, reporter, events)
+
+        async def streams_again() -> None:
+            await context.bus.ensure([streams.DECISION, streams.EVENT, streams.LOG], [streams.BINDER])
+
+        context.bus.on_reconnect(streams_again)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run())
+            tasks.create_task(reporter.run())
+            tasks.create_task(events.run())
+            tasks.create_task(loop.run())
+
+
+def main() -> None:
+    """Run the service."""
+    run(NAME, Config, start)

@@ -1,0 +1,253 @@
+"""The leader's book of open decisions. Pure: events in, instructions out.
+
+A decision is open from its commit until the API agrees with it or it is given up. Until then its room counts as taken.
+
+=============  =====================================================  =================================================
+phase          ends by                                                then
+=============  =====================================================  =================================================
+COMMITTING     committed / not_committed                              OPEN / forgotten
+OPEN           outcome bound; outcome refused, stale, gone; the API   AGREED; closed (a refused pod is held back a
+               shows the pod on a node, or gone; expiry               while); closed; GIVING_UP
+AGREED         the API shows the pod, or gone; expiry                 closed; GIVING_UP
+GIVING_UP      the pod was touched; it is gone; it is bound           closed and decided anew; closed; AGREED
+=============  =====================================================  =================================================
+
+To give up a decision, the pod's resourceVersion is changed first (``Touch``): from then on a late POST of the decision
+fails. Only then is the record closed and the room free.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shoal_contracts.decision import Decision, Outcome, Result
+
+FIRST_HOLD = 0.2
+LONGEST_HOLD = 60.0
+
+
+class Phase(enum.Enum):
+    """Where an open decision stands."""
+
+    COMMITTING = enum.auto()
+    OPEN = enum.auto()
+    AGREED = enum.auto()
+    GIVING_UP = enum.auto()
+
+
+@dataclass
+class Entry:
+    """An open decision. ``seq`` is its sequence in the stream, ``since`` the monotonic time of its phase."""
+
+    decision: Decision
+    phase: Phase
+    since: float
+    seq: int = 0
+
+
+@dataclass(frozen=True)
+class Assume:
+    """Count the pod as placed on ``node``."""
+
+    uid: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Count what the pod's record says."""
+
+    uid: str
+
+
+@dataclass(frozen=True)
+class Close:
+    """Replace the record (if it is still ``seq``) by a marker."""
+
+    uid: str
+    seq: int
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Change the pod's resourceVersion, naming the decision; tell ``touched`` how it went."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Place the pod again only after so many seconds."""
+
+    uid: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Go:
+    """All members of a staged gang are prepared: let it go."""
+
+    gang: str
+    members: tuple[str, ...]
+
+
+Instruction = Assume | Forget | Close | Touch | Hold | Go
+
+
+class Ledger:
+    """Open decisions by pod UID."""
+
+    def __init__(self, expiry: float) -> None:
+        self._expiry = expiry
+        self.entries: dict[str, Entry] = {}
+        self.last: dict[str, int] = {}
+        """Pod UID -> last sequence of its subject, for the next decision's condition."""
+        self._holds: dict[str, float] = {}
+        self._staged: dict[str, set[str]] = {}
+        self._members: dict[str, tuple[str, ...]] = {}
+
+    def expected(self, uid: str) -> int:
+        """The sequence that the pod's subject should have; 0: none."""
+        return self.last.get(uid, 0)
+
+    def is_open(self, uid: str) -> bool:
+        """Whether a decision on the pod is open."""
+        return uid in self.entries
+
+    # commit
+
+    def decided(self, decisions: Iterable[Decision], now: float) -> None:
+        """These are being committed."""
+        for decision in decisions:
+            self.entries[decision.uid] = Entry(decision, Phase.COMMITTING, now)
+            if decision.staged:
+                self._staged.setdefault(decision.gang, set()).add(decision.uid)
+                self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
+
+    def committed(self, uid: str, seq: int, now: float) -> list[Instruction]:
+        """The decision is stored. It may be over already: its outcome, or the API, can be faster than the answer."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            self.last[uid] = seq
+            return [Close(uid, seq)]
+        entry.seq = self.last[uid] = seq
+        if entry.phase is Phase.COMMITTING:
+            entry.phase, entry.since = Phase.OPEN, now
+        return []
+
+    def not_committed(self, uid: str, last: int | None = None) -> list[Instruction]:
+        """The decision was refused and is not stored; ``last`` is its subject's last sequence, where it was read."""
+        if last is not None:
+            self.last[uid] = last
+        self.entries.pop(uid, None)
+        return [Forget(uid)]
+
+    # takeover
+
+    def adopt(self, decision: Decision, seq: int, now: float) -> list[Instruction]:
+        """A decision that the stream holds at takeover is ours now."""
+        self.last[decision.uid] = seq
+        self.entries[decision.uid] = Entry(decision, Phase.OPEN, now, seq)
+        if decision.staged:
+            self._staged.setdefault(decision.gang, set()).add(decision.uid)
+            self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
+        return [Assume(decision.uid, decision.node)]
+
+    def stream_lost(self, now: float) -> list[Instruction]:
+        """The stream came back empty: binders may still post what it held, so every open decision is given up."""
+        self.last.clear()
+        found: list[Instruction] = []
+        for entry in self.entries.values():
+            entry.seq = 0
+            if entry.phase is not Phase.GIVING_UP:
+                entry.phase, entry.since = Phase.GIVING_UP, now
+                found.append(Touch(entry.decision))
+        return found
+
+    # what happens
+
+    def outcome(self, found: Outcome, now: float) -> list[Instruction]:
+        """A binder says what became of a decision. About any other than the open one it says nothing."""
+        entry = self.entries.get(found.uid)
+        if entry is None or entry.decision.id != found.decision:
+            return []
+        match found.result:
+            case Result.PREPARED:
+                return self._prepared(entry.decision)
+            case Result.BOUND | Result.EVICTED:
+                if entry.phase in (Phase.OPEN, Phase.COMMITTING):
+                    entry.phase, entry.since = Phase.AGREED, now
+                return []
+            case Result.REFUSED:
+                wait = self._holds.get(found.uid, FIRST_HOLD)
+                self._holds[found.uid] = min(LONGEST_HOLD, wait * 2)
+                return [*self._close(found.uid), Hold(found.uid, wait)]
+            case Result.STALE | Result.GONE:
+                return self._close(found.uid)
+
+    def _prepared(self, decision: Decision) -> list[Instruction]:
+        waiting = self._staged.get(decision.gang)
+        if waiting is None:
+            return []
+        waiting.discard(decision.uid)
+        if waiting:
+            return []
+        del self._staged[decision.gang]
+        return [Go(decision.gang, self._members.pop(decision.gang))]
+
+    def seen(self, uid: str, node: str) -> list[Instruction]:
+        """The API shows the pod on ``node`` ("": on none)."""
+        if not node:
+            return []
+        self._holds.pop(uid, None)
+        return self._close(uid) if uid in self.entries else []
+
+    def gone(self, uid: str) -> list[Instruction]:
+        """The API shows that the pod is deleted."""
+        self._holds.pop(uid, None)
+        found = self._close(uid) if uid in self.entries else []
+        self.last.pop(uid, None)
+        return found
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Give up what has been open for too long."""
+        found: list[Instruction] = []
+        for entry in self.entries.values():
+            if entry.phase in (Phase.OPEN, Phase.AGREED) and now - entry.since > self._expiry:
+                entry.phase, entry.since = Phase.GIVING_UP, now
+                found.append(Touch(entry.decision))
+        return found
+
+    def touched(self, decision: Decision, node: str | None, now: float) -> list[Instruction]:
+        """The pod was touched and had ``node`` then ("": none); None: it is gone, or another pod now."""
+        entry = self.entries.get(decision.uid)
+        if entry is None or entry.decision.id != decision.id or entry.phase is not Phase.GIVING_UP:
+            return []
+        if node == entry.decision.node:
+            # It was bound after all: the API will show it.
+            entry.phase, entry.since = Phase.AGREED, now
+            return []
+        return self._close(decision.uid)
+
+    def not_touched(self, decision: Decision, now: float) -> list[Instruction]:
+        """The API did not answer: try again after the next expiry."""
+        entry = self.entries.get(decision.uid)
+        if entry is not None and entry.decision.id == decision.id and entry.phase is Phase.GIVING_UP:
+            entry.phase, entry.since = Phase.OPEN, now - self._expiry + 1.0
+        return []
+
+    def _close(self, uid: str) -> list[Instruction]:
+        entry = self.entries.pop(uid)
+        if entry.decision.staged and (waiting := self._staged.get(entry.decision.gang)):
+            waiting.discard(uid)
+        found: list[Instruction] = [Forget(uid)]
+        if entry.seq:
+            found.append(Close(uid, entry.seq))
+        return found
+
+    def closed(self, uid: str, seq: int) -> None:
+        """The record was replaced by a marker with this sequence."""
+        if uid in self.last:
+            self.last[uid] = seq

@@ -1,0 +1,463 @@
+"""The leader's loop: one coroutine owns the cluster and the ledger; everything else reaches it through its inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import msgspec
+from shoal_bus import BusError, Unavailable
+from shoal_contracts import streams, subjects
+from shoal_contracts.decision import Decision, GangGo, Outcome, Verb
+from shoal_contracts.events import GroupEvent, PodEvent
+from shoal_contracts.state import GroupRecord, PodRecord
+from shoal_core import Cluster, CycleResult, cycle
+from shoal_kube import Conflict as KubeConflict
+from shoal_kube import Election, Kube, KubeError, NotFound
+from shoal_kube.resources import PODS
+from shoal_model import labels, objects
+from shoal_model.membership import Membership
+from shoal_service import Context, telemetry
+from shoal_service.aside import decode
+from shoal_service.events import Events
+from shoal_service.failpoint import reach
+from shoal_service.mirror import News, mirror
+
+from shoal_scheduler import metrics
+from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, stored_epoch, take_epoch
+from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.reporter import Reporter
+
+if TYPE_CHECKING:
+    from shoal_scheduler.app import Config
+
+TOUCHES = 16
+IDLE = 1.0
+_POD = msgspec.json.Decoder(objects.Pod)
+
+
+class Loop:
+    """Decides as the leader of one epoch. ``run`` ends only by an error: then the process ends, and another leads."""
+
+    def __init__(
+        self, context: Context[Config], kube: Kube, election: Election | None, reporter: Reporter, events: Events
+    ) -> None:
+        self._context, self._kube, self._election = context, kube, election
+        self._reporter, self._events = reporter, events
+        self._cluster = Cluster(context.config.scheduler_name)
+        self._ledger = Ledger(context.config.expiry)
+        self._membership = Membership()
+        self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
+        self._wake = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, "core")
+        self._committer: Committer | None = None
+        self._cycle = 0
+        self._implied: set[str] = set()
+        """Pods whose group the API does not show on them yet: their binding brings the annotation."""
+        self._origin: dict[str, tuple[str, float, str]] = {}
+        """Pod -> (cause, seen, traceparent) of its last news."""
+        self._holds: dict[str, float] = {}
+        self._closing: dict[str, int] = {}
+        self._waiting_told: dict[str, None] = {}
+        """Group events that were published, oldest first."""
+        self._lost = False
+        self._touching = asyncio.Semaphore(TOUCHES)
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Follow, take over, decide."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._follow_state())
+            await self._context.retry("scheduler.streams", self._streams)
+            await self._complete.wait()
+            await self._take_over()
+            self._tasks.create_task(self._follow_outcomes())
+            self._context.have("state")
+            gc.collect()
+            gc.freeze()
+            while True:
+                await self._turn()
+
+    # input
+
+    async def _follow_state(self) -> None:
+        async for news in mirror(self._context, ("node", "pod", "group", "queue", "priorityclass")):
+            if news.current:
+                self._complete.set()
+            else:
+                self._inbox.append(news)
+            self._wake.set()
+
+    async def _follow_outcomes(self) -> None:
+        shard = self._context.config.shard
+        decoder = msgspec.json.Decoder(Outcome)
+        incarnation = ""
+        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.outcome("*", shard=shard)]):
+            if incarnation and change.incarnation != incarnation:
+                self._context.log.warning("the decision stream was made anew")
+                self._lost = True
+            incarnation = change.incarnation
+            if change.subject and change.data and (found := decode(decoder, change.data, change.subject, self._context.log)):
+                self._inbox.append(found)
+            self._wake.set()
+
+    async def _streams(self) -> None:
+        await self._context.bus.ensure([streams.DECISION, streams.EVENT, streams.LOG], [streams.BINDER])
+
+    # takeover
+
+    async def _take_over(self) -> None:
+        """Raise the epoch, then adopt what the stream holds."""
+        bus, config, now = self._context.bus, self._context.config, self._context.clock
+        before = await stored_epoch(bus, config.shard)
+        epoch = await self._election.raise_epoch(before) if self._election else before + 1
+        at = await take_epoch(bus, config.shard, epoch, self._context.identity, now.now())
+        self._committer = Committer(bus, config.shard, epoch, at)
+        metrics.EPOCH.set(epoch)
+        self._drain_state()
+        await self._adopt()
+        if self._election and epoch > 1 and before == 0:
+            # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
+            await self._fence_pending(epoch)
+        self._context.log.info("leading with epoch", epoch=epoch, adopted=len(self._ledger.entries))
+
+    async def _adopt(self) -> None:
+        shard = self._context.config.shard
+        decisions, outcomes = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Outcome)
+        found: list[Outcome] = []
+        filters = [subjects.decision("*", shard=shard), subjects.outcome("*", shard=shard)]
+        async with asyncio.timeout(60):
+            async for change in self._context.bus.follow(streams.DECISION.name, filters):
+                if change.subject:
+                    plane, _, names = subjects.parse(change.subject)
+                    if names[0].startswith("_"):
+                        continue
+                    if change.data is None:
+                        self._ledger.last[names[0]] = change.seq
+                    elif plane == "outcome":
+                        if outcome := decode(outcomes, change.data, change.subject, self._context.log):
+                            found.append(outcome)
+                    elif decision := decode(decisions, change.data, change.subject, self._context.log):
+                        self._do(self._ledger.adopt(decision, change.seq, self._context.clock.monotonic()))
+                if change.caught_up:
+                    break
+        for outcome in found:
+            self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
+        for uid in list(self._ledger.entries):
+            pod = self._cluster.pods.get(uid)
+            self._do(self._ledger.seen(uid, pod.record.node) if pod else self._ledger.gone(uid))
+
+    async def _fence_pending(self, epoch: int) -> None:
+        pods = [p.record for p in self._cluster.pods.values() if p.pending and p.record.scheduler_name == self._cluster.scheduler_name]
+        self._context.log.warning("stream lost at takeover: fencing pending pods", count=len(pods))
+
+        async def fence(pod: PodRecord) -> None:
+            async with self._touching:
+                await self._context.retry("scheduler.fence", lambda: self._mark(pod.namespace, pod.name, pod.uid, f"before-{epoch}"))
+
+        async with asyncio.TaskGroup() as tasks:
+            for pod in pods:
+                tasks.create_task(fence(pod))
+
+    async def _mark(self, namespace: str, name: str, uid: str, mark: str) -> None:
+        patch = {"metadata": {"uid": uid, "annotations": {labels.GIVEN_UP: mark}}}
+        try:
+            await self._kube.merge_patch(PODS.path(name, namespace), patch)
+        except (NotFound, KubeConflict):
+            return
+
+    # a turn
+
+    async def _turn(self) -> None:
+        try:
+            async with asyncio.timeout(IDLE):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        await asyncio.sleep(self._context.config.interval)
+        self._wake.clear()
+        if self._lost or self._committer is None:
+            await self._recover()
+        now = self._context.clock.monotonic()
+        changed = self._drain_state()
+        self._do(self._ledger.tick(now))
+        for uid, until in list(self._holds.items()):
+            if until <= now:
+                del self._holds[uid]
+                self._cluster.bar(uid, False)
+        await self._close()
+        metrics.OPEN.set(len(self._ledger.entries))
+        if not changed and not self._cluster.waiting:
+            return
+        if self._election and not self._election.valid():
+            return
+        result = await self._decide()
+        if result.gangs:
+            await self._commit(result)
+        self._reporter.cycle(result.waiting, {(g.namespace, g.group) for g in result.gangs})
+        metrics.WAITING.set(len(result.waiting))
+        self._events_of(result)
+
+    async def _decide(self) -> CycleResult:
+        began = self._context.clock.monotonic()
+        result = await asyncio.get_running_loop().run_in_executor(
+            self._worker, lambda: cycle(self._cluster, spread=self._context.config.spread)
+        )
+        self._cycle += 1
+        metrics.CYCLES.inc()
+        metrics.CYCLE_SECONDS.observe(self._context.clock.monotonic() - began)
+        return result
+
+    def _drain_state(self) -> bool:
+        """Apply what came in; True if the cluster changed."""
+        before = self._cluster.changes
+        now = self._context.clock.monotonic()
+        while self._inbox:
+            found = self._inbox.popleft()
+            match found:
+                case Outcome():
+                    self._do(self._ledger.outcome(found, now))
+                case News():
+                    self._news(found)
+                case ("touched", decision, node):
+                    metrics.GIVEN_UP.inc()
+                    self._do(self._ledger.touched(decision, node, now))
+                case (_, decision, _):
+                    self._do(self._ledger.not_touched(decision, now))
+        return self._cluster.changes != before
+
+    def _news(self, news: News) -> None:
+        match news.record:
+            case PodRecord() as pod:
+                self._pod(pod, news)
+            case GroupRecord() as group:
+                self._reporter.groups[group.namespace, group.name] = group
+                self._cluster.apply(group)
+                if pod := self._membership.group(group):
+                    self._implied.add(pod.uid)
+                    self._cluster.apply(pod)
+            case None:
+                if news.kind == "pod":
+                    namespace, name = news.names
+                    self._membership.pod_gone(namespace, name)
+                    if uid := self._cluster.uid_of.get((namespace, name)):
+                        self._gone(uid)
+                elif news.kind == "group":
+                    namespace, name = news.names
+                    self._membership.group_gone(namespace, name)
+                    self._reporter.groups.pop((namespace, name), None)
+                    self._reporter.forget((namespace, name))
+                self._cluster.remove(news.kind, *(news.names if len(news.names) == 2 else ("", *news.names)))
+            case record:
+                self._cluster.apply(record)
+
+    def _pod(self, pod: PodRecord, news: News) -> None:
+        before = self._cluster.uid_of.get((pod.namespace, pod.name))
+        if before and before != pod.uid:
+            self._gone(before)
+        filled = self._membership.pod(pod)
+        if filled.group != pod.group:
+            self._implied.add(pod.uid)
+        else:
+            self._implied.discard(pod.uid)
+        self._cluster.apply(filled)
+        if pod.scheduler_name != self._cluster.scheduler_name:
+            return
+        self._reporter.pods[pod.uid] = pod
+        if not pod.node:
+            cause = news.headers.get("Shoal-Cause", "")
+            self._origin[pod.uid] = (cause, float(news.headers.get("Shoal-Sent", "0")), news.headers.get("traceparent", ""))
+            return
+        if (entry := self._ledger.entries.get(pod.uid)) is not None:
+            metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
+        self._do(self._ledger.seen(pod.uid, pod.node))
+        self._origin.pop(pod.uid, None)
+        self._implied.discard(pod.uid)
+
+    def _gone(self, uid: str) -> None:
+        self._do(self._ledger.gone(uid))
+        self._origin.pop(uid, None)
+        self._implied.discard(uid)
+        self._holds.pop(uid, None)
+        self._reporter.pods.pop(uid, None)
+
+    # output
+
+    def _do(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Assume(uid, node):
+                    self._cluster.assume(uid, node)
+                case Forget(uid):
+                    self._cluster.forget(uid)
+                case Close(uid, seq):
+                    self._closing[uid] = seq
+                case Hold(uid, seconds):
+                    self._holds[uid] = self._context.clock.monotonic() + seconds
+                    self._cluster.bar(uid, True)
+                case Touch(decision):
+                    self._tasks.create_task(self._touch(decision))
+                case Go(gang, members):
+                    self._tasks.create_task(self._go(gang, members))
+
+    async def _touch(self, decision: Decision) -> None:
+        """Change the pod's version, so that a late POST of the decision fails."""
+        patch = {"metadata": {"uid": decision.uid, "annotations": {labels.GIVEN_UP: decision.id}}}
+        try:
+            async with self._touching:
+                body = await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), patch)
+            node: str | None = _POD.decode(body).spec.node_name
+        except (NotFound, KubeConflict):
+            node = None
+        except (KubeError, msgspec.DecodeError) as error:
+            self._context.log.info("pod not touched, again soon", pod=decision.pod, error=str(error))
+            self._inbox.append(("not touched", decision, None))
+            self._wake.set()
+            return
+        self._inbox.append(("touched", decision, node))
+        self._wake.set()
+
+    async def _go(self, gang: str, members: tuple[str, ...]) -> None:
+        assert self._committer is not None
+        record = GangGo(gang=gang, epoch=self._committer.epoch, members=list(members))
+        where = subjects.gang(gang, shard=self._context.config.shard)
+
+        async def write() -> None:
+            await self._context.bus.publish(where, record, ttl=3600.0)
+
+        await self._context.retry("scheduler.go", write)
+
+    async def _close(self) -> None:
+        if not self._closing or self._committer is None:
+            return
+        closing, self._closing = list(self._closing.items()), {}
+        await reach("scheduler.before_close")
+        for uid, seq in (await self._committer.close(closing)).items():
+            self._ledger.closed(uid, seq)
+
+    def _decisions(self, result: CycleResult) -> list[list[Decision]]:
+        assert self._committer is not None
+        epoch, at, number = self._committer.epoch, self._context.clock.now(), 0
+        found: list[list[Decision]] = []
+        for gang in result.gangs:
+            large = len(gang.members) > MOST
+            name = f"{epoch}-{self._cycle}-{number}" if large else ""
+            decisions = []
+            for member in gang.members:
+                number += 1
+                pod = self._cluster.pods[member.uid].record
+                cause, seen, _ = self._origin.get(member.uid, ("", 0.0, ""))
+                notes = {labels.RECEIVED_TYPE: "Regular"}
+                if member.uid in self._implied:
+                    notes[labels.GROUP] = gang.group
+                decisions.append(
+                    Decision(
+                        id=f"{epoch}-{self._cycle}-{number}", verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
+                        uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=epoch,
+                        cycle=self._cycle, group=gang.group, queue=gang.queue, gang=name, staged=large,
+                        annotations=notes, at=at, cause=cause, seen=seen,
+                    )
+                )  # fmt: skip
+            # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
+            found += [decisions[i : i + MOST] for i in range(0, len(decisions), MOST)]
+        return found
+
+    async def _commit(self, result: CycleResult) -> None:
+        assert self._committer is not None
+        gangs = self._decisions(result)
+        flat = [d for gang in gangs for d in gang]
+        clock = self._context.clock
+        self._ledger.decided(flat, clock.monotonic())
+        traces: dict[str, str] = {}
+        for decision in flat:
+            if parent := self._origin[decision.uid][2] if decision.uid in self._origin else "":
+                with telemetry.span("decide", parent, pod=decision.pod, cycle=decision.cycle) as child:
+                    traces[decision.uid] = child
+        await reach("scheduler.before_commit")
+        began = clock.monotonic()
+        open_before = {d.uid for d in flat}
+
+        def tell(uid: str, seq: int, last: int | None) -> None:
+            open_before.discard(uid)
+            if seq:
+                self._do(self._ledger.committed(uid, seq, clock.monotonic()))
+                metrics.DECIDED.inc()
+            else:
+                metrics.REFUSED.inc()
+                self._do(self._ledger.not_committed(uid, last))
+
+        try:
+            await self._committer.commit(gangs, self._ledger.expected, traces, clock.now(), tell)
+        except Deposed:
+            raise
+        except StreamLost:
+            self._lost = True
+        except BusError as error:
+            self._context.log.warning("not committed, again soon", count=len(open_before), error=str(error))
+            # What got no answer may be stored all the same: without an outcome it expires like any other.
+            if not isinstance(error, Unavailable):
+                raise
+            self._lost = True
+        metrics.COMMIT_SECONDS.observe(clock.monotonic() - began)
+        await reach("scheduler.after_commit")
+
+    async def _recover(self) -> None:
+        """The bus was away or lost its data: make the streams, hold the epoch, give up what nobody can find again."""
+        bus, config = self._context.bus, self._context.config
+
+        async def again() -> None:
+            await self._streams()
+            before = await stored_epoch(bus, config.shard)
+            assert self._committer is not None
+            if before == self._committer.epoch:
+                await self._read_back()
+                return
+            epoch = await self._election.raise_epoch(max(before, self._committer.epoch)) if self._election else before + 1
+            at = await take_epoch(bus, config.shard, epoch, self._context.identity, self._context.clock.now())
+            self._committer = Committer(bus, config.shard, epoch, at)
+            metrics.EPOCH.set(epoch)
+            self._context.log.warning("epoch raised after the stream was lost", epoch=epoch)
+            self._do(self._ledger.stream_lost(self._context.clock.monotonic()))
+
+        await self._context.retry("scheduler.recover", again)
+        self._lost = False
+
+    async def _read_back(self) -> None:
+        """The stream is the same: settle what was being committed when the bus went away."""
+        for uid, entry in list(self._ledger.entries.items()):
+            if entry.phase is not Phase.COMMITTING:
+                continue
+            where = subjects.decision(uid, shard=self._context.config.shard)
+            stored = await self._context.bus.last(streams.DECISION.name, where)
+            mine = stored is not None and stored.data and msgspec.json.decode(stored.data, type=Decision).id == entry.decision.id
+            now = self._context.clock.monotonic()
+            if stored is not None and mine:
+                self._do(self._ledger.committed(uid, stored.seq, now))
+            else:
+                self._do(self._ledger.not_committed(uid, stored.seq if stored else 0))
+
+    def _events_of(self, result: CycleResult) -> None:
+        for uid in (m.uid for g in result.gangs for m in g.members):
+            if (entry := self._ledger.entries.get(uid)) is None:
+                continue
+            d = entry.decision
+            data = PodEvent(
+                namespace=d.namespace, pod=d.pod, uid=d.uid, group=d.group, queue=d.queue, node=d.node, decision=d.id,
+                epoch=d.epoch,
+            )  # fmt: skip
+            self._events.say(d.queue, "pod", "decided", d.pod, data, d.id)
+        assert self._committer is not None
+        for waiting in result.waiting[:200]:
+            data = GroupEvent(
+                namespace=waiting.namespace, group=waiting.group, queue=waiting.queue, reason=waiting.code, message=waiting.message
+            )
+            mark = f"{waiting.namespace}/{waiting.group}/{waiting.code}/{self._committer.epoch}"
+            if mark not in self._waiting_told:
+                self._waiting_told[mark] = None
+                self._events.say(waiting.queue, "group", "waiting", waiting.group, data, mark)
+        while len(self._waiting_told) > 50_000:
+            self._waiting_told.pop(next(iter(self._waiting_told)))
