@@ -34,7 +34,13 @@ async def main() -> None:
             for message in batch:
                 event = json.loads(message.data)
                 data = event["data"]
-                print(event["time"], event["type"], event["subject"], data.get("node") or data.get("message", ""), flush=True)
+                print(
+                    event["time"],
+                    event["type"],
+                    event["subject"],
+                    data.get("node") or data.get("message", ""),
+                    flush=True,
+                )
                 seen += 1
     finally:
         await bus.close()

@@ -32,7 +32,9 @@ def test_module_has_a_docstring_and_one_job(path: Path) -> None:
 
 def test_no_committed_file_names_a_registry_host() -> None:
     hosts = re.compile(r"(files\.pythonhosted\.org|//pypi\.org|registry\.npmjs\.org|proxy\.golang\.org|resolved \"http)")
-    named = [str(p.relative_to(ROOT)) for p in committed() if p != Path(__file__) and hosts.search(p.read_text("utf-8", "replace"))]
+    named = [
+        str(p.relative_to(ROOT)) for p in committed() if p != Path(__file__) and hosts.search(p.read_text("utf-8", "replace"))
+    ]
     assert named == []
 
 

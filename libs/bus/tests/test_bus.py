@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from shoal_bus import Bus, BusConfig, Change, Conflict, Item, NotAllowed, Unavailable
 from shoal_contracts import streams, subjects
 from shoal_contracts.streams import Stream

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import nats
+import nats.errors
 from nats.aio.msg import Msg
 from nats.js import errors as js_errors
-from shoal_contracts.base import Message
-from shoal_contracts.decision import Header
-from shoal_contracts.streams import Consumer, Stream
 
 from shoal_bus import consume, follow, publish
 from shoal_bus.connection import BusConfig, Callback, Connection, opened
 from shoal_bus.ensure import ensure_consumer, ensure_stream
 from shoal_bus.errors import Unavailable
+from shoal_contracts.base import Message
+from shoal_contracts.decision import Header
+from shoal_contracts.streams import Consumer, Stream
 
 DELETED_TTL = 3600.0
 """Seconds that a deletion marker lives: longer than any reader may be away without a reload."""

@@ -7,8 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -74,7 +75,9 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Raises Unavailable when no server answers within ``connect_timeout``."""
-        login = {"user": self.config.user, "password": self.config.password} if self.config.user else {}
+        options: dict[str, Any] = {"reconnect_time_wait": 0.5}
+        if self.config.user:
+            options |= {"user": self.config.user, "password": self.config.password}
         deadline = asyncio.get_running_loop().time() + self.config.connect_timeout
         while True:
             try:
@@ -84,13 +87,12 @@ class Connection:
                     error_cb=self._error,
                     reconnected_cb=self._reconnected,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,
                     ping_interval=5,
                     max_outstanding_pings=2,
                     connect_timeout=5,
                     inbox_prefix=f"_INBOX_{self.config.user}" if self.config.user else "_INBOX",
                     allow_reconnect=True,
-                    **login,
+                    **options,
                 )
                 return
             except (nats.errors.Error, OSError, TimeoutError) as error:

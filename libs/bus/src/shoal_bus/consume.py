@@ -7,12 +7,12 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import nats
+import nats.errors
 from nats.aio.msg import Msg
-from shoal_contracts.streams import Consumer
 
 from shoal_bus.connection import Connection
 from shoal_bus.pull import Reset, pull
+from shoal_contracts.streams import Consumer
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,12 @@ async def consume(connection: Connection, consumer: Consumer, batch: int = 256) 
                 wait = 0.05
                 meta = message.metadata
                 yield Delivery(
-                    message.subject, message.data, meta.sequence.stream, message.headers or {}, meta.num_delivered, message
+                    message.subject,
+                    message.data,
+                    meta.sequence.stream,
+                    message.headers or {},
+                    meta.num_delivered,
+                    message,
                 )
         except (Reset, nats.errors.Error, OSError) as error:
             log.info("consumer %s: %s; again in %.1f s", consumer.name, error, wait)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import nats
+import nats.errors
 from nats.js import api
 from nats.js import errors as js_errors
-from shoal_contracts.streams import Consumer, Stream
 
 from shoal_bus.connection import Connection
 from shoal_bus.errors import NotAllowed, Unavailable
+from shoal_contracts.streams import Consumer, Stream
 
 
 def stream_config(stream: Stream, replicas: int) -> api.StreamConfig:

@@ -16,13 +16,13 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-import nats
+import nats.errors
 from nats.js import api
 from nats.js import errors as js_errors
-from shoal_contracts.decision import Header
 
 from shoal_bus.connection import Connection
 from shoal_bus.pull import Reset, pull
+from shoal_contracts.decision import Header
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,7 @@ async def follow(connection: Connection, stream: str, filters: Sequence[str], ba
                 num_replicas=1,
                 inactive_threshold=30,
                 max_deliver=1,
-                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT
-                if place.loading
-                else api.DeliverPolicy.BY_START_SEQUENCE,
+                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if place.loading else api.DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=None if place.loading else place.last + 1,
             )
             made = await connection.js.add_consumer(stream, config)
@@ -97,9 +95,7 @@ async def follow(connection: Connection, stream: str, filters: Sequence[str], ba
                     known.add(message.subject)
                     if place.loading:
                         seen.add(message.subject)
-                yield Change(
-                    message.subject, None if deleted else message.data, meta.sequence.stream, headers, False, created
-                )
+                yield Change(message.subject, None if deleted else message.data, meta.sequence.stream, headers, False, created)
                 if meta.num_pending == 0:
                     for gone in _unseen(place, known, seen):
                         yield gone

@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import nats
+import nats.errors
 from nats.js import errors as js_errors
-from shoal_contracts.base import Message, encode
 
 from shoal_bus.connection import Connection
 from shoal_bus.errors import BusError, Conflict, NotAllowed, Unavailable, Unknown
+from shoal_contracts.base import Message, encode
 
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
 EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -117,9 +117,7 @@ async def commit(connection: Connection, items: Sequence[Item], batch_id: str) -
                 committing = True
             if number in (1, last):
                 # The first is answered at once, so that a refusal is known before the rest is sent.
-                reply = await connection.nc.request(
-                    item.subject, item.data, headers=headers, timeout=connection.config.timeout
-                )
+                reply = await connection.nc.request(item.subject, item.data, headers=headers, timeout=connection.config.timeout)
                 answer = json.loads(reply.data) if reply.data else {}
                 if error := answer.get("error"):
                     raise _refused(error.get("err_code", 0), error.get("description", ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
-import nats
+import nats.errors
 from nats.aio.msg import Msg
 
 from shoal_bus.connection import Connection

@@ -5,9 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Message(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", forbid_unknown_fields=False
-):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", forbid_unknown_fields=False):
     """A message of the suite. Unknown fields are ignored, so that an older reader accepts a newer writer.
 
     Every subclass repeats ``frozen=True, kw_only=True, tag="<name>.v<major>"`` (type checkers don't inherit them).

@@ -45,3 +45,15 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A PodEvent or a GroupEvent."""
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
+
+
+class PodCloudEvent(CloudEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A CloudEvent about a pod: ``pod.decided``, ``pod.bound``, ``pod.refused``, ``pod.stale``, ``pod.gone``."""
+
+    data: PodEvent  # type: ignore[assignment]
+
+
+class GroupCloudEvent(CloudEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A CloudEvent about a pod group: ``group.waiting``."""
+
+    data: GroupEvent  # type: ignore[assignment]

@@ -312,7 +312,7 @@ class ObjectRecord(Message, frozen=True, kw_only=True, tag="object.v1"):
     name: str
     uid: str = ""
     resource_version: str = ""
-    body: msgspec.Raw = msgspec.Raw(b"null")
+    body: msgspec.Raw
     """The object's JSON without managedFields."""
 
 
@@ -324,12 +324,5 @@ class SyncMark(Message, frozen=True, kw_only=True, tag="sync.v1"):
 
 
 StateMessage = (
-    PodRecord
-    | NodeRecord
-    | QueueRecord
-    | GroupRecord
-    | PriorityClassRecord
-    | TopologyRecord
-    | ObjectRecord
-    | SyncMark
+    PodRecord | NodeRecord | QueueRecord | GroupRecord | PriorityClassRecord | TopologyRecord | ObjectRecord | SyncMark
 )

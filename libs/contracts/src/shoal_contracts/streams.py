@@ -76,9 +76,7 @@ LOG = Stream(
     max_age=3 * DAY,
     max_bytes=4 << 30,
 )
-BINDER = Consumer(
-    name="binder", stream="SHOAL_DECISION", owner="scheduler", filters=["shoal.v1.decision.>"], ack_wait=10.0
-)
+BINDER = Consumer(name="binder", stream="SHOAL_DECISION", owner="scheduler", filters=["shoal.v1.decision.>"], ack_wait=10.0)
 
 STREAMS = (STATE, DECISION, EVENT, LOG)
 CONSUMERS = (BINDER,)

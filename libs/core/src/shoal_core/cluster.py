@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-from shoal_contracts import state
-from shoal_model.labels import SCHEDULER_NAME
-from shoal_model.podgroup import preemptible, priority
 
+from shoal_contracts import state
 from shoal_core.gang import DEFAULT, Member, leaves, tree
 from shoal_core.nodes import Floats, Nodes
 from shoal_core.queues import Queue, Tree, Vector, zeros
 from shoal_core.vocabulary import SHARED_RESOURCES, Interner
+from shoal_model.labels import SCHEDULER_NAME
+from shoal_model.podgroup import preemptible, priority
 
 Key = tuple[str, str]
 DONE = frozenset({"Succeeded", "Failed"})

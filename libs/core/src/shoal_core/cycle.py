@@ -28,8 +28,6 @@ def cycle(cluster: Cluster, *, spread: bool = False) -> CycleResult:
     Allocation(cluster, result, spread).run(jobs)
     for queue in cluster.tree.queues.values():
         result.queues.append(
-            QueueShare(
-                queue.name, tuple(queue.share.tolist()), tuple(queue.allocated.tolist()), tuple(queue.request.tolist())
-            )
+            QueueShare(queue.name, tuple(queue.share.tolist()), tuple(queue.allocated.tolist()), tuple(queue.request.tolist()))
         )
     return result

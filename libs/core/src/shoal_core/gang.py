@@ -40,7 +40,7 @@ def tree(group: GroupRecord) -> Member:
         for s in group.subgroups
     }
     for s in group.subgroups:
-        (members[s.parent] if s.parent in members else root).children.append(members[s.name])
+        members.get(s.parent, root).children.append(members[s.name])
     return root
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from shoal_contracts.state import NodeRecord, PodRecord
 
+from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
 from shoal_core.vocabulary import CPU, FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from shoal_contracts.state import QueueRecord, QueueResource
 
+from shoal_contracts.state import QueueRecord, QueueResource
 from shoal_core.fairness.division import UNLIMITED, Share, divide
 from shoal_core.vocabulary import MEMORY, SHARED_RESOURCES
 

@@ -30,7 +30,7 @@ class Interner(Generic[T]):
 
 
 CPU, MEMORY, GPU, PODS = range(4)
-FIRST_RESOURCES = ("cpu", "memory", "nvidia.com/gpu", "pods")
+FIRST_RESOURCES: tuple[str, ...] = ("cpu", "memory", "nvidia.com/gpu", "pods")
 """Rows of the resource arrays that are always there; others follow as they appear."""
 SHARED_RESOURCES = 3
 """CPU, memory and GPU: the resources that queues share."""

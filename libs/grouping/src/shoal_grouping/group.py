@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from shoal_contracts.state import GroupRecord, PodRecord
-from shoal_model import labels
-from shoal_model.objects import Meta, OwnerReference
 
+from shoal_contracts.state import GroupRecord, PodRecord
 from shoal_grouping.kinds import GROUPERS
 from shoal_grouping.kinds.other import group as default_group
 from shoal_grouping.wanted import Case, Owner, Wanted
+from shoal_model import labels
+from shoal_model.objects import Meta, OwnerReference
 
 
 class _Object(msgspec.Struct, rename="camel"):
@@ -45,15 +45,12 @@ def changes(wanted: Wanted, have: GroupRecord) -> dict[str, Any]:
     What an administrator may have changed is kept: queue, node pool, marks, back-off, and a topology where none is wanted.
     """
     patch: dict[str, Any] = {}
-    spec: dict[str, Any] = {}
     pairs = (
         ("priorityClassName", wanted.priority_class, have.priority_class),
         ("preemptibility", wanted.preemptibility or None, have.preemptibility or None),
         ("minMember", wanted.min_member, have.min_member),
     )
-    for name, want, is_now in pairs:
-        if want != is_now:
-            spec[name] = want
+    spec = {name: want for name, want, is_now in pairs if want != is_now}
     if spec:
         patch["spec"] = spec
     metadata: dict[str, Any] = {}
@@ -75,7 +72,5 @@ def decode_owner(data: bytes) -> tuple[Owner, list[OwnerReference]]:
     """(owner, its own owner references) from an object's JSON. Raises msgspec.DecodeError."""
     found = msgspec.json.decode(data, type=_Object)
     meta = found.metadata
-    owner = Owner(
-        found.api_version, found.kind, meta.name, meta.uid, meta.labels or {}, meta.annotations or {}
-    )
+    owner = Owner(found.api_version, found.kind, meta.name, meta.uid, meta.labels or {}, meta.annotations or {})
     return owner, list(meta.owner_references or ())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from shoal_grouping.wanted import Case, Owner, Wanted
 from shoal_model import labels
 from shoal_model.quantity import BadQuantity, duration
-
-from shoal_grouping.wanted import Case, Owner, Wanted
 
 DEFAULT_QUEUE = "default-queue"
 PREEMPTIBILITIES = frozenset({"preemptible", "non-preemptible", ""})
@@ -65,7 +64,13 @@ def topology(owner: Owner) -> dict[str, str]:
 def top_owner(owner: Owner) -> str:
     """The annotation that tells other tools which workload is on top: YAML, one key a line."""
     uid = f'"{owner.uid}"' if owner.uid.isdigit() else owner.uid
-    pairs = (("name", owner.name), ("uid", uid), ("group", owner.group or '""'), ("version", owner.version), ("kind", owner.kind))
+    pairs = (
+        ("name", owner.name),
+        ("uid", uid),
+        ("group", owner.group or '""'),
+        ("version", owner.version),
+        ("kind", owner.kind),
+    )
     return "".join(f"{key}: {value}\n" for key, value in pairs)
 
 

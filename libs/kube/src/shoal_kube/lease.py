@@ -11,12 +11,12 @@ import logging
 from typing import Any
 
 import msgspec
-from shoal_model import labels
-from shoal_model.objects import Meta
 
 from shoal_kube.errors import Conflict, KubeError, NotFound
 from shoal_kube.resources import LEASES
 from shoal_kube.transport import Kube
+from shoal_model import labels
+from shoal_model.objects import Meta
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from shoal_model.quantity import rfc3339
-
 from shoal_kube.errors import AlreadyExists, KubeError
 from shoal_kube.resources import EVENTS
 from shoal_kube.transport import Kube
+from shoal_model.quantity import rfc3339
 
 log = logging.getLogger(__name__)
 QUIET = 600.0

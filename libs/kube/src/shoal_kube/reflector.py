@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
-from shoal_model.objects import Meta
 
 from shoal_kube.errors import Gone, Invalid, KubeError, Throttled
 from shoal_kube.resources import Resource
 from shoal_kube.transport import Kube
+from shoal_model.objects import Meta
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

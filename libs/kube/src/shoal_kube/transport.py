@@ -96,7 +96,14 @@ class Kube:
             raise Unreachable(0, type(error).__name__, f"{verb} {path}: {error}") from error
 
     async def call(
-        self, verb: str, path: str, body: Any = None, *, content: str = JSON, accept: str | None = None, retry: bool = True
+        self,
+        verb: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = JSON,
+        accept: str | None = None,
+        retry: bool = True,
     ) -> bytes:
         """The answer's body. Raises a KubeError.
 
@@ -142,9 +149,7 @@ class Kube:
         """DELETE, on condition of the UID if given."""
         return await self.call("DELETE", path, {"preconditions": {"uid": uid}} if uid else None)
 
-    async def bind(
-        self, namespace: str, pod: str, uid: str, version: str, node: str, annotations: dict[str, str]
-    ) -> None:
+    async def bind(self, namespace: str, pod: str, uid: str, version: str, node: str, annotations: dict[str, str]) -> None:
         """Bind a pod on condition of UID and resourceVersion; the annotations are merged in the same write.
 
         Raises Conflict (another pod, another version, or bound already), NotFound, Unreachable (it may be bound).

@@ -72,16 +72,15 @@ def _run(command: list[str], folder: Path, what: str, say: Say) -> str:
     """Run a build step with progress: every ten seconds, how long and how many packages so far."""
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": " ".join(FLAGS), "GOWORK": "off"}
     began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with tempfile.NamedTemporaryFile("r+") as log, Path(log.name).open("a") as out:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
         told = began
         while process.poll() is None:
             time.sleep(0.2)
             if time.monotonic() - told >= 10:
                 told = time.monotonic()
-                log.flush()
-                lines = os.fstat(log.fileno()).st_size and sum(1 for _ in Path(f"/proc/self/fd/{log.fileno()}").open())
-                say(f"{what}: {told - began:.0f} s, {lines} packages")
+                log.seek(0)
+                say(f"{what}: {told - began:.0f} s, {sum(1 for _ in log)} packages")
         log.seek(0)
         text = log.read()
     if process.returncode:
@@ -103,7 +102,12 @@ def _build(target: Path, go: str, say: Say) -> None:
         for program in MULTI_CALL:
             (out / program).symlink_to("hyper")
         kwok = sources / "kwok"
-        _run([go, "build", "-v", "-ldflags", "-s -w", "-o", str(out / "kwok"), "sigs.k8s.io/kwok/cmd/kwok"], kwok, "KWOK", say)
+        _run(
+            [go, "build", "-v", "-ldflags", "-s -w", "-o", str(out / "kwok"), "sigs.k8s.io/kwok/cmd/kwok"],
+            kwok,
+            "KWOK",
+            say,
+        )
         module = _run([go, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"], kwok, "KWOK's stages", say).strip()
         stages = out / "stages"
         stages.mkdir()

@@ -6,9 +6,9 @@ import json
 import secrets
 from pathlib import Path
 
+from shoal_local.process import Child
 from shoal_testkit.nats import binary, free_port
 
-from shoal_local.process import Child
 
 def _owner(stream: str) -> list[str]:
     return [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("INFO", "CREATE", "UPDATE")]

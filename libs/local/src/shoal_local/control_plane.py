@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from shoal_model import crds, labels
-from shoal_testkit.nats import free_port
 
 from shoal_local import access, binaries
 from shoal_local.certs import Authority
 from shoal_local.process import Child, NotStarted
+from shoal_model import crds, labels
+from shoal_testkit.nats import free_port
 
 LIMIT = 90.0
 """Seconds that a part may take to come up."""
@@ -249,7 +249,11 @@ class ControlPlane:
             self.apply({**definition, "kind": "CustomResourceDefinition"})
         for found in (*crds.PRIORITY_CLASSES, *access.objects()):
             self.apply(found)
-        for path in ("scheduling.run.ai/v2/queues", "scheduling.run.ai/v2alpha2/podgroups", "kai.scheduler/v1alpha1/topologies"):
+        for path in (
+            "scheduling.run.ai/v2/queues",
+            "scheduling.run.ai/v2alpha2/podgroups",
+            "kai.scheduler/v1alpha1/topologies",
+        ):
             self._until(lambda path=path: bool(self.call("GET", f"/apis/{path}?limit=1")), f"serving {path}")
 
     def kubeconfig_for(self, service: str, url: str | None = None) -> Path:

@@ -14,11 +14,11 @@ import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from shoal_testkit import workload
-from shoal_testkit.api import Api, ApiError, gather_limited
 
 from shoal_local import nodes
 from shoal_local.suite import Suite
+from shoal_testkit import workload
+from shoal_testkit.api import Api, ApiError, gather_limited
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "examples" / "quickstart"
 NODES, GPUS = 100, 8
@@ -158,12 +158,11 @@ async def watch(api: Api, expected: Expected, console: Console) -> list[str]:
     screen, deadline = Screen(), time.monotonic() + LIMIT
     problems: list[str] = ["nothing was looked at"]
     said = 0.0
+    picture: Group | None = None
     with Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else _Plain() as live:
         settled = 0
         while time.monotonic() < deadline:
-            pods, queues, groups = await asyncio.gather(
-                api.items("/api/v1/pods"), api.items(QUEUES), api.items(GROUPS)
-            )
+            pods, queues, groups = await asyncio.gather(api.items("/api/v1/pods"), api.items(QUEUES), api.items(GROUPS))
             problems = missing(expected, pods)
             bound = sum(bool(p["spec"].get("nodeName")) for p in pods)
             screen.measure(bound)
@@ -172,7 +171,8 @@ async def watch(api: Api, expected: Expected, console: Console) -> list[str]:
                 live.update(picture)
             elif time.monotonic() - said > 1:
                 said = time.monotonic()
-                console.print(f"{bound} of {len(expected.pods)} pods bound, {screen.rate:.0f} bindings/s, {len(_reasons(groups))} groups wait with a reason")
+                waiting = f"{len(_reasons(groups))} groups wait with a reason"
+                console.print(f"{bound} of {len(expected.pods)} pods bound, {screen.rate:.0f} bindings/s, {waiting}")
             # A little longer, so that statuses and the reason of the one that waits are there to see.
             settled = settled + 1 if not problems and _reasons(groups) else 0
             if settled >= 6:

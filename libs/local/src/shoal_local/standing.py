@@ -10,11 +10,10 @@ import signal
 import time
 from pathlib import Path
 
-from shoal_testkit.api import Api
-
 from shoal_local import demo, nodes
 from shoal_local.process import started_at
 from shoal_local.suite import Suite
+from shoal_testkit.api import Api
 
 
 def state_folder() -> Path:
@@ -59,7 +58,9 @@ def up() -> int:
         raise
     print(f"\nexport KUBECONFIG={suite.plane.kubeconfig}")
     print(f"export PATH={suite.plane.kubectl().parent}:$PATH   # a kubectl of the same version")
-    print(f"export SHOAL_NATS_URL={suite.bus.url} SHOAL_NATS_USER=user SHOAL_NATS_PASSWORD_FILE={suite.bus.password_file('user')}")
+    print(
+        f"export SHOAL_NATS_URL={suite.bus.url} SHOAL_NATS_USER=user SHOAL_NATS_PASSWORD_FILE={suite.bus.password_file('user')}"
+    )
     print("`make down` ends it")
     return 0
 

@@ -13,9 +13,7 @@ import yaml
 
 Schema = dict[str, Any]
 NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-LABEL_KEY = (
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
-)
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
 LONGEST_LABEL_KEY = 316
 MOST_LEVELS = 16
 
@@ -140,7 +138,7 @@ _SCHEDULING_CONDITION = _object(
                 {
                     "reason": _text("A word for programs, such as OverLimit."),
                     "message": _text("In words."),
-                    "details": _object("Numbers.", {}, **{"x-kubernetes-preserve-unknown-fields": True}),
+                    "details": _object("Numbers.", {}, None, **{"x-kubernetes-preserve-unknown-fields": True}),
                 },
             ),
         ),
@@ -205,9 +203,7 @@ _TOPOLOGY = {
                 _object(
                     "A level: nodes with the same value of the label are one domain.",
                     {
-                        "nodeLabel": _text(
-                            "Label of the nodes.", minLength=1, maxLength=LONGEST_LABEL_KEY, pattern=LABEL_KEY
-                        ),
+                        "nodeLabel": _text("Label of the nodes.", minLength=1, maxLength=LONGEST_LABEL_KEY, pattern=LABEL_KEY),
                         "alias": _text("Another name for the level.", maxLength=LONGEST_LABEL_KEY, pattern=LABEL_KEY),
                     },
                     ["nodeLabel"],
@@ -237,7 +233,14 @@ _TOPOLOGY = {
 
 
 def _definition(
-    group: str, version: str, kind: str, plural: str, scope: str, description: str, properties: dict[str, Schema], **more: Any
+    group: str,
+    version: str,
+    kind: str,
+    plural: str,
+    scope: str,
+    description: str,
+    properties: dict[str, Schema],
+    **more: Any,
 ) -> Schema:
     columns: list[Schema] = more.get("columns", [])
     shown: Schema = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from shoal_contracts.state import GpuShare
-
 from shoal_model import labels
 from shoal_model.quantity import BadQuantity, exact
 
@@ -33,7 +32,7 @@ def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | No
             return None, f"annotation {labels.GPU_DEVICES} is {count[:64]!r}: write a number from 1 to {MAX_DEVICES}"
         devices = int(count)
     if memory is not None:
-        if not memory.isascii() or not memory.isdigit() or not 0 < int(memory[:12]):
+        if not memory.isascii() or not memory.isdigit() or not int(memory[:12]) > 0:
             return None, f"annotation {labels.GPU_MEMORY} is {memory[:64]!r}: write a positive number of MiB"
         return GpuShare(memory_mib=int(memory[:12]), devices=devices), ""
     assert fraction is not None
@@ -42,5 +41,8 @@ def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | No
     except BadQuantity:
         value = math.nan
     if not 0 < value < 1:
-        return None, f"annotation {labels.GPU_FRACTION} is {fraction[:64]!r}: write a number between 0 and 1, such as 0.5"
+        return (
+            None,
+            f"annotation {labels.GPU_FRACTION} is {fraction[:64]!r}: write a number between 0 and 1, such as 0.5",
+        )
     return GpuShare(fraction=value, devices=devices), ""

@@ -7,6 +7,7 @@ annotation together with the binding, which saves a write per pod; until then th
 from __future__ import annotations
 
 import msgspec
+
 from shoal_contracts.state import GroupRecord, PodRecord
 
 

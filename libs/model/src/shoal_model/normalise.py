@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from shoal_contracts import state
 
+from shoal_contracts import state
 from shoal_model import gpu, labels, objects, podgroup
 from shoal_model.quantity import BadQuantity, amount, duration, milli, seconds
 from shoal_model.resources import base_units, pod_requests
@@ -28,9 +28,7 @@ def _time(text: str | None) -> float:
 
 def _owners(meta: objects.Meta) -> list[state.OwnerRef]:
     return [
-        state.OwnerRef(
-            api_version=o.api_version, type=o.kind, name=o.name, uid=o.uid, controller=bool(o.controller)
-        )
+        state.OwnerRef(api_version=o.api_version, type=o.kind, name=o.name, uid=o.uid, controller=bool(o.controller))
         for o in meta.owner_references or ()
     ]
 
@@ -42,9 +40,7 @@ def _requirements(found: list[objects.Expression] | None) -> list[state.Requirem
 def _selector(found: objects.LabelSelector | None) -> state.Selector | None:
     if found is None:
         return None
-    equal = [
-        state.Requirement(key=k, operator="In", values=[v]) for k, v in sorted((found.match_labels or {}).items())
-    ]
+    equal = [state.Requirement(key=k, operator="In", values=[v]) for k, v in sorted((found.match_labels or {}).items())]
     return state.Selector(requirements=equal + _requirements(found.match_expressions))
 
 
@@ -284,9 +280,7 @@ def group(found: objects.PodGroup) -> state.GroupRecord:
         last_eviction=_time(notes.get(labels.LAST_EVICTION)),
         stale_since=_time(notes.get(labels.STALE_SINCE)),
         conditions=[
-            state.SchedulingCondition(
-                node_pool=c.node_pool, reason=c.reason, message=c.message, transition=c.transition_id
-            )
+            state.SchedulingCondition(node_pool=c.node_pool, reason=c.reason, message=c.message, transition=c.transition_id)
             for c in status.scheduling_conditions or ()
         ],
         requested=_tolerant(used.requested),
@@ -299,9 +293,7 @@ def group(found: objects.PodGroup) -> state.GroupRecord:
 
 def priority_class(found: objects.PriorityClass) -> state.PriorityClassRecord:
     """A PriorityClass's record."""
-    return state.PriorityClassRecord(
-        name=found.metadata.name, value=found.value, global_default=found.global_default
-    )
+    return state.PriorityClassRecord(name=found.metadata.name, value=found.value, global_default=found.global_default)
 
 
 def topology(found: objects.Topology) -> state.TopologyRecord:

@@ -36,8 +36,7 @@ def problems(group: GroupRecord) -> list[str]:
         if value is not None and value < 0:
             found.append(f"spec.{where}: {value} is negative")
     names = [s.name for s in group.subgroups]
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        found.append(f"spec.subGroups: {name!r} stands twice")
+    found += [f"spec.subGroups: {name!r} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
     parents = {s.name: s.parent for s in group.subgroups}
     for name, parent in parents.items():
         if parent and parent not in parents:

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import msgspec
+
 from shoal_bus import BusError, Item
 from shoal_contracts import subjects
 from shoal_contracts.events import CloudEvent, GroupEvent, PodEvent
 from shoal_model.quantity import rfc3339
-
 from shoal_service.main import Context
 from shoal_service.metrics import Counter
 

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shoal_kube import Election, Kube
-
 from shoal_service.main import Context
 
 
@@ -25,9 +24,7 @@ async def leading(context: Context[Any], kube: Kube, lease: str) -> AsyncIterato
         yield None
         return
     context.wait_for("leadership")
-    election = Election(
-        kube, context.config.namespace, lease, context.identity, context.clock, context.config.lease_seconds
-    )
+    election = Election(kube, context.config.namespace, lease, context.identity, context.clock, context.config.lease_seconds)
 
     async def stand() -> None:
         await election.run()

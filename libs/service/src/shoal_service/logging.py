@@ -26,9 +26,7 @@ def set_up(service: str, level: str) -> FilteringBoundLogger:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(serializer=to_json)
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(serializer=to_json)
     )
     errors: list[structlog.types.Processor] = [] if sys.stderr.isatty() else [structlog.processors.format_exc_info]
     structlog.configure(

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from structlog.typing import FilteringBoundLogger
+
 from shoal_bus import Bus, BusConfig
 from shoal_contracts import subjects
 from shoal_contracts.queries import HealthReply
-from structlog.typing import FilteringBoundLogger
-
 from shoal_service import logging, telemetry
 from shoal_service.clock import Clock, SystemClock
 from shoal_service.config import BadConfig, Common, load
@@ -96,9 +96,7 @@ async def _serve(name: str, config: ConfigT, start: Start[ConfigT]) -> None:
         log.info("starting", identity=identity, http_port=port)
         settings = BusConfig(config.nats_url, name, config.nats_user, _password(config))
         async with Bus.connect(settings) as bus, asyncio.TaskGroup() as tasks:
-            context = Context(
-                name, config, bus, SystemClock(), log, tasks, os.environ.get("KUBECONFIG"), identity, waiting
-            )
+            context = Context(name, config, bus, SystemClock(), log, tasks, os.environ.get("KUBECONFIG"), identity, waiting)
             waiting.discard("bus")
 
             async def health(_: bytes) -> HealthReply:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
 from shoal_contracts import streams, subjects
 from shoal_contracts.state import StateMessage, SyncMark
-
 from shoal_service.aside import decode
 from shoal_service.main import Context
 

@@ -60,9 +60,7 @@ class Api:
         headers = {"User-Agent": agent}
         if token := user.get("token"):
             headers["Authorization"] = f"Bearer {token}"
-        connector = aiohttp.TCPConnector(
-            ssl=_tls(cluster, user) if cluster["server"].startswith("https") else False, limit=64
-        )
+        connector = aiohttp.TCPConnector(ssl=_tls(cluster, user) if cluster["server"].startswith("https") else False, limit=64)
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, read_bufsize=1 << 21, timeout=aiohttp.ClientTimeout(total=60)
         ) as session:

@@ -64,9 +64,7 @@ def pod(
     }
 
 
-def gang(
-    name: str, namespace: str, *, queue: str, size: int, gpus: int = 1
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def gang(name: str, namespace: str, *, queue: str, size: int, gpus: int = 1) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A pod group that needs all its ``size`` pods, and the pods."""
     members = [pod(f"{name}-{i}", namespace, queue=queue, gpus=gpus, group=name) for i in range(size)]
     return group(name, namespace, queue=queue, members=size), members

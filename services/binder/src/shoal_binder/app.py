@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+
+from shoal_binder import metrics
+from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
 from shoal_bus import BusError, Conflict, Delivery
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import TERMINAL, Decision, Epoch, GangGo, Header, Outcome, Result, Verb
 from shoal_contracts.events import PodEvent
-from shoal_kube import AlreadyExists, Kube, KubeConfig, KubeError, NotFound, Recorder, Ref, Throttled, Unreachable, epoch_of
+from shoal_kube import (
+    AlreadyExists,
+    Kube,
+    KubeConfig,
+    KubeError,
+    NotFound,
+    Recorder,
+    Ref,
+    Throttled,
+    Unreachable,
+    epoch_of,
+)
 from shoal_kube import Conflict as KubeConflict
 from shoal_kube.resources import PODS
 from shoal_model import labels, objects
@@ -18,9 +32,6 @@ from shoal_service import Common, Context, run, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
 from shoal_service.failpoint import reach
-
-from shoal_binder import metrics
-from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
 
 NAME = "binder"
 OUTCOME_TTL = 3600.0
@@ -128,7 +139,9 @@ class Service:
         await delivery.ack()
 
     async def _carry_out(self, decision: Decision, delivery: Delivery) -> None:
-        with telemetry.span(f"{decision.verb} pod", delivery.headers.get(TRACEPARENT, ""), pod=decision.pod, node=decision.node):
+        with telemetry.span(
+            f"{decision.verb} pod", delivery.headers.get(TRACEPARENT, ""), pod=decision.pod, node=decision.node
+        ):
             if decision.verb is Verb.EVICT:
                 step = await self._evict(decision)
             else:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+
 from shoal_bus import Bus, BusError, Item
 from shoal_bus.bus import DELETED_TTL
 from shoal_bus.trace import headers as trace_headers
+from shoal_cluster_state import metrics
+from shoal_cluster_state.picture import Entry, Picture
 from shoal_contracts import state, streams, subjects
 from shoal_contracts.base import encode
 from shoal_contracts.decision import Header
@@ -16,9 +19,6 @@ from shoal_kube.resources import Resource
 from shoal_model import normalise, objects
 from shoal_service import Common, Context, run, telemetry
 from shoal_service.leader import leading
-
-from shoal_cluster_state import metrics
-from shoal_cluster_state.picture import Picture
 
 NAME = "cluster-state"
 BATCH = 2048
@@ -126,10 +126,10 @@ class Service:
             except TimeoutError:
                 await self._check_stream()
 
-    async def _publish(self, changes: list[tuple[str, object]]) -> None:
+    async def _publish(self, changes: list[tuple[str, Entry | None]]) -> None:
         items = []
-        for subject, _ in changes:
-            if (entry := self._picture.held.get(subject)) is None:
+        for subject, entry in changes:
+            if entry is None:
                 items.append(Item(subject, b"", {Header.DELETED: "1"}, ttl=DELETED_TTL))
             else:
                 items.append(Item(subject, entry.data, entry.headers))
@@ -210,5 +210,3 @@ async def start(context: Context[Config]) -> None:
 def main() -> None:
     """Run the service."""
     run(NAME, Config, start)
-
-

@@ -10,11 +10,10 @@ from shoal_grouping import CantGroup, Case, Wanted, changes, concerns, group_of
 from shoal_kube import AlreadyExists, Conflict, Kube, KubeConfig, KubeError, NotFound, Recorder, Ref
 from shoal_kube.resources import POD_GROUPS, PODS
 from shoal_model import labels
-from shoal_service import Common, Context, run
-from shoal_service.mirror import mirror
-
 from shoal_pod_grouper import metrics
 from shoal_pod_grouper.owners import Owners
+from shoal_service import Common, Context, run
+from shoal_service.mirror import mirror
 
 NAME = "pod-grouper"
 Key = tuple[str, str]

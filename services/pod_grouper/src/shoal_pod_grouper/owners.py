@@ -43,7 +43,9 @@ class Owners:
         references = pod.owners[:1]
         while references:
             if len(references) > 1:
-                raise CantGroup(f"{found[-1].kind} {pod.namespace}/{found[-1].name} has several owners: which one groups its pods?")
+                raise CantGroup(
+                    f"{found[-1].kind} {pod.namespace}/{found[-1].name} has several owners: which one groups its pods?"
+                )
             if len(found) == DEEPEST:
                 raise CantGroup(f"more than {DEEPEST} owners above the pod")
             try:

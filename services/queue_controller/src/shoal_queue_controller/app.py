@@ -11,12 +11,11 @@ from shoal_kube.resources import POD_GROUPS, QUEUES
 from shoal_model.membership import Membership
 from shoal_model.podgroup import preemptible, priority
 from shoal_model.quantity import plain, rfc3339
+from shoal_queue_controller import metrics
+from shoal_queue_controller.usage import Amounts, Usage, children, group_problem, of_group, problem, roll_up
 from shoal_service import Common, Context, run
 from shoal_service.leader import leading
 from shoal_service.mirror import mirror
-
-from shoal_queue_controller import metrics
-from shoal_queue_controller.usage import Amounts, Usage, children, group_problem, of_group, problem, roll_up
 
 NAME = "queue-controller"
 Key = tuple[str, str]
@@ -236,8 +235,7 @@ class Service:
         if now == before:
             return
         status: dict[str, Any] = {
-            k: _patch(now[k], before[k] if before else None)
-            for k in ("requested", "allocated", "allocatedNonPreemptible")
+            k: _patch(now[k], before[k] if before else None) for k in ("requested", "allocated", "allocatedNonPreemptible")
         }
         status["childQueues"] = below
         if wrong:

@@ -23,7 +23,11 @@ class Usage:
 
     def add(self, other: Usage, sign: float = 1.0) -> None:
         """Add (or take away) another's."""
-        for mine, theirs in ((self.requested, other.requested), (self.allocated, other.allocated), (self.fixed, other.fixed)):
+        for mine, theirs in (
+            (self.requested, other.requested),
+            (self.allocated, other.allocated),
+            (self.fixed, other.fixed),
+        ):
             for resource, value in theirs.items():
                 total = mine.get(resource, 0.0) + sign * value
                 if abs(total) < 1e-9:

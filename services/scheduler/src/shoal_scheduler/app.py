@@ -7,12 +7,11 @@ import asyncio
 from shoal_contracts import streams
 from shoal_core import warm
 from shoal_kube import Kube, KubeConfig, Recorder
+from shoal_scheduler.loop import Loop
+from shoal_scheduler.reporter import Reporter
 from shoal_service import Common, Context, run
 from shoal_service.events import Events
 from shoal_service.leader import leading
-
-from shoal_scheduler.loop import Loop
-from shoal_scheduler.reporter import Reporter
 
 NAME = "scheduler"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+
 from shoal_bus import Bus, Conflict, Item, Unavailable, Unknown
 from shoal_bus.trace import headers as trace_headers
 from shoal_contracts import streams, subjects
@@ -141,9 +142,7 @@ class Committer:
             await self._batch(good[:half], expected, traces, sent, tell)
             await self._batch(good[half:], expected, traces, sent, tell)
 
-    async def _after_silence(
-        self, gangs: Sequence[Sequence[Decision]], tell: Callable[[str, int, int | None], None]
-    ) -> None:
+    async def _after_silence(self, gangs: Sequence[Sequence[Decision]], tell: Callable[[str, int, int | None], None]) -> None:
         """No answer: read back what is stored."""
         await self._check_epoch()
         for gang in gangs:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from shoal_bus import BusError, Unavailable
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision, GangGo, Outcome, Verb
@@ -20,16 +21,15 @@ from shoal_kube import Election, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
 from shoal_model import labels, objects
 from shoal_model.membership import Membership
+from shoal_scheduler import metrics
+from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, stored_epoch, take_epoch
+from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.reporter import Reporter
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
 from shoal_service.failpoint import reach
 from shoal_service.mirror import News, mirror
-
-from shoal_scheduler import metrics
-from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, stored_epoch, take_epoch
-from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
-from shoal_scheduler.reporter import Reporter
 
 if TYPE_CHECKING:
     from shoal_scheduler.app import Config
@@ -152,12 +152,18 @@ class Loop:
             self._do(self._ledger.seen(uid, pod.record.node) if pod else self._ledger.gone(uid))
 
     async def _fence_pending(self, epoch: int) -> None:
-        pods = [p.record for p in self._cluster.pods.values() if p.pending and p.record.scheduler_name == self._cluster.scheduler_name]
+        pods = [
+            p.record
+            for p in self._cluster.pods.values()
+            if p.pending and p.record.scheduler_name == self._cluster.scheduler_name
+        ]
         self._context.log.warning("stream lost at takeover: fencing pending pods", count=len(pods))
 
         async def fence(pod: PodRecord) -> None:
             async with self._touching:
-                await self._context.retry("scheduler.fence", lambda: self._mark(pod.namespace, pod.name, pod.uid, f"before-{epoch}"))
+                await self._context.retry(
+                    "scheduler.fence", lambda: self._mark(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
+                )
 
         async with asyncio.TaskGroup() as tasks:
             for pod in pods:
@@ -270,7 +276,11 @@ class Loop:
         self._reporter.pods[pod.uid] = pod
         if not pod.node:
             cause = news.headers.get("Shoal-Cause", "")
-            self._origin[pod.uid] = (cause, float(news.headers.get("Shoal-Sent", "0")), news.headers.get("traceparent", ""))
+            self._origin[pod.uid] = (
+                cause,
+                float(news.headers.get("Shoal-Sent", "0")),
+                news.headers.get("traceparent", ""),
+            )
             return
         if (entry := self._ledger.entries.get(pod.uid)) is not None:
             metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
@@ -433,7 +443,9 @@ class Loop:
                 continue
             where = subjects.decision(uid, shard=self._context.config.shard)
             stored = await self._context.bus.last(streams.DECISION.name, where)
-            mine = stored is not None and stored.data and msgspec.json.decode(stored.data, type=Decision).id == entry.decision.id
+            mine = (
+                stored is not None and stored.data and msgspec.json.decode(stored.data, type=Decision).id == entry.decision.id
+            )
             now = self._context.clock.monotonic()
             if stored is not None and mine:
                 self._do(self._ledger.committed(uid, stored.seq, now))
@@ -453,7 +465,11 @@ class Loop:
         assert self._committer is not None
         for waiting in result.waiting[:200]:
             data = GroupEvent(
-                namespace=waiting.namespace, group=waiting.group, queue=waiting.queue, reason=waiting.code, message=waiting.message
+                namespace=waiting.namespace,
+                group=waiting.group,
+                queue=waiting.queue,
+                reason=waiting.code,
+                message=waiting.message,
             )
             mark = f"{waiting.namespace}/{waiting.group}/{waiting.code}/{self._committer.epoch}"
             if mark not in self._waiting_told:

@@ -93,7 +93,12 @@ class Reporter:
                 await self._write_group(group, waiting)
             for uid in waiting.pods[:100]:
                 pod = self.pods.get(uid)
-                if pod is not None and not pod.node and not pod.deleted and (group is None or group.mark_unschedulable is not False):
+                if (
+                    pod is not None
+                    and not pod.node
+                    and not pod.deleted
+                    and (group is None or group.mark_unschedulable is not False)
+                ):
                     await self._write_pod(pod, waiting)
         except NotFound:
             return

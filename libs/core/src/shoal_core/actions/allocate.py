@@ -38,7 +38,7 @@ class Job:
         return (-self.group.priority, below, record.created, record.uid, record.name)
 
 
-def _root(group: Group):  # noqa: ANN202 - narrows the type only
+def _root(group: Group):
     assert group.root is not None
     return group.root
 
@@ -100,14 +100,17 @@ def job_of(cluster: Cluster, key: Key, group: Group) -> Job | Waiting | None:
         if missing := unsupported(pod.record):
             return because("NotSupportedYet", f"pod {pod.record.name} asks for {missing}, which is not supported yet")
         if group.leaf_of(pod) not in names:
-            return because("InvalidPod", f"pod {pod.record.name} names subgroup {pod.record.subgroup!r}, which {record.name} lacks")
+            return because(
+                "InvalidPod", f"pod {pod.record.name} names subgroup {pod.record.subgroup!r}, which {record.name} lacks"
+            )
 
     def alive(leaf: str) -> int:
         return sum(1 for p in group.pods.values() if p.alive and not p.record.gated and group.leaf_of(p) == leaf)
 
     if not ready(_root(group), alive):
         short = "; ".join(
-            f"{'' if leaf.name == 'default' else f'subgroup {leaf.name}: '}{leaf.needed} pods are needed, {alive(leaf.name)} exist"
+            f"{'' if leaf.name == 'default' else f'subgroup {leaf.name}: '}"
+            f"{leaf.needed} pods are needed, {alive(leaf.name)} exist"
             for leaf in leaves(_root(group))
             if alive(leaf.name) < leaf.needed
         )

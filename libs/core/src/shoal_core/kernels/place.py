@@ -12,7 +12,8 @@ Bytes = NDArray[np.uint8]
 
 
 @njit(
-    "int64(float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], int64[::1], float64[::1], int64[::1], int64, int64, int64, int64[::1])",
+    "int64(float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], int64[::1], float64[::1], int64[::1],"
+    " int64, int64, int64, int64[::1])",
     cache=True,
     nogil=True,
 )
@@ -94,9 +95,7 @@ def place_run_slowly(
 ) -> int:
     """The twin of ``place_run``: the same, by sorting."""
     for done in range(count):
-        fitting = [
-            n for n in range(idle.shape[1]) if allowed[n] and all(idle[r, n] >= request[r] for r in rows)
-        ]
+        fitting = [n for n in range(idle.shape[1]) if allowed[n] and all(idle[r, n] >= request[r] for r in rows)]
         if not fitting:
             return done
 

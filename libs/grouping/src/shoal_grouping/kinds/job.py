@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from shoal_model import labels
-
 from shoal_grouping.rules import default
 from shoal_grouping.wanted import CantGroup, Case, Wanted
+from shoal_model import labels
 
 
 def group(case: Case) -> Wanted:
