@@ -112,6 +112,13 @@ class Bus:
         except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
 
+    async def last_seq(self, stream: str) -> int:
+        """The last sequence of a stream. Raises Unavailable when there is none."""
+        try:
+            return (await follow.incarnation(self._connection, stream))[2]
+        except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
+
     def follow(self, stream: str, filters: Sequence[str]) -> AsyncIterator[follow.Change]:
         """A mirror of the subjects; see ``shoal_bus.follow``."""
         return follow.follow(self._connection, stream, filters)

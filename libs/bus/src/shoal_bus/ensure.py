@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import nats.errors
 from nats.js import api
 from nats.js import errors as js_errors
@@ -48,6 +50,9 @@ async def ensure_stream(connection: Connection, stream: Stream, replicas: int = 
         try:
             info = await connection.js.stream_info(stream.name)
         except js_errors.NotFoundError:
+            # Sequences of a stream that is made again never meet those of the one before: a condition on an old sequence
+            # (a deposed leader's fence, say) can't hold by chance.
+            wanted.first_seq = time.time_ns() // 1_000_000
             await connection.js.add_stream(wanted)
             return
         have = info.config

@@ -30,6 +30,8 @@ class News:
     headers: dict[str, str]
     current: bool = False
     """All that the stream holds has been told."""
+    mark: int = 0
+    """Sequence of cluster-state's last mark: everything that the stream held before it has been told."""
 
 
 async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[News]:
@@ -40,10 +42,10 @@ async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[N
     known: set[str] = set()
     incarnation = ""
     fresh: dict[str, News] | None = None
-    marked = False
+    marked = 0
     async for change in context.bus.follow(streams.STATE.name, filters):
         if change.incarnation != incarnation:
-            incarnation, fresh, marked = change.incarnation, {}, False
+            incarnation, fresh, marked = change.incarnation, {}, 0
         if change.subject:
             try:
                 kind, *names = subjects.parse(change.subject)[2]
@@ -61,7 +63,7 @@ async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[N
             if record is None:
                 continue
             if isinstance(record, SyncMark):
-                marked = True
+                marked = change.seq
             elif fresh is not None:
                 fresh[change.subject] = News(kind, tuple(names), record, change.headers)
             else:
@@ -70,7 +72,7 @@ async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[N
         if not change.caught_up:
             continue
         if fresh is None:
-            yield News("", (), None, {}, current=True)
+            yield News("", (), None, {}, current=True, mark=marked)
         elif marked:
             for subject in sorted(known - fresh.keys()):
                 kind, *names = subjects.parse(subject)[2]
@@ -79,4 +81,4 @@ async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[N
             for news in fresh.values():
                 yield news
             fresh = None
-            yield News("", (), None, {}, current=True)
+            yield News("", (), None, {}, current=True, mark=marked)

@@ -6,8 +6,8 @@ A decision is open from its commit until the API agrees with it or it is given u
 phase          ends by                                                then
 =============  =====================================================  =================================================
 COMMITTING     committed / not_committed                              OPEN / forgotten
-OPEN           outcome bound; outcome refused, stale, gone; the API   AGREED; closed (a refused pod is held back a
-               shows the pod on a node, or gone; expiry               while); closed; GIVING_UP
+OPEN           outcome bound; outcome stale, gone; the API shows the  AGREED; closed; closed; GIVING_UP (a refused pod is
+               pod on a node, or gone; outcome refused, or expiry     held back a while before it is decided anew)
 AGREED         the API shows the pod, or gone; expiry                 closed; GIVING_UP
 GIVING_UP      the pod was touched; it is gone; it is bound           closed and decided anew; closed; AGREED
 =============  =====================================================  =================================================
@@ -45,6 +45,8 @@ class Entry:
     phase: Phase
     since: float
     seq: int = 0
+    hold: float = 0.0
+    """Seconds for which the pod is held back once the decision is closed."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,13 @@ class Ledger:
                     entry.phase, entry.since = Phase.AGREED, now
                 return []
             case Result.REFUSED:
-                wait = self._holds.get(found.uid, FIRST_HOLD)
-                self._holds[found.uid] = min(LONGEST_HOLD, wait * 2)
-                return [*self._close(found.uid), Hold(found.uid, wait)]
+                if entry.phase is Phase.GIVING_UP:
+                    return []
+                # Another binder may still have the decision in its hands: the room is free only after a touch.
+                entry.hold = self._holds.get(found.uid, FIRST_HOLD)
+                self._holds[found.uid] = min(LONGEST_HOLD, entry.hold * 2)
+                entry.phase, entry.since = Phase.GIVING_UP, now
+                return [Touch(entry.decision)]
             case Result.STALE | Result.GONE:
                 return self._close(found.uid)
 
@@ -245,6 +251,8 @@ class Ledger:
         found: list[Instruction] = [Forget(uid)]
         if entry.seq:
             found.append(Close(uid, entry.seq))
+        if entry.hold:
+            found.append(Hold(uid, entry.hold))
         return found
 
     def closed(self, uid: str, seq: int) -> None:

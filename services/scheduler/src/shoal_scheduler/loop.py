@@ -61,6 +61,8 @@ class Loop:
         self._origin: dict[str, tuple[str, float, str]] = {}
         """Pod -> (cause, seen, traceparent) of its last news."""
         self._holds: dict[str, float] = {}
+        self._mark = 0
+        """Everything that the state plane held up to this sequence is in the inbox."""
         self._closing: dict[str, int] = {}
         self._waiting_told: dict[str, None] = {}
         """Group events that were published, oldest first."""
@@ -87,6 +89,7 @@ class Loop:
     async def _follow_state(self) -> None:
         async for news in mirror(self._context, ("node", "pod", "group", "queue", "priorityclass")):
             if news.current:
+                self._mark = news.mark
                 self._complete.set()
             else:
                 self._inbox.append(news)
@@ -118,6 +121,12 @@ class Loop:
         at = await take_epoch(bus, config.shard, epoch, self._context.identity, now.now())
         self._committer = Committer(bus, config.shard, epoch, at)
         metrics.EPOCH.set(epoch)
+        # What the leader before saw, and closed its decisions by, must be seen here too.
+        seen = await bus.last_seq(streams.STATE.name)
+        async with asyncio.timeout(60):
+            while self._mark <= seen:
+                self._wake.clear()
+                await self._wake.wait()
         self._drain_state()
         await self._adopt()
         if self._election and epoch > 1 and before == 0:
@@ -162,14 +171,14 @@ class Loop:
         async def fence(pod: PodRecord) -> None:
             async with self._touching:
                 await self._context.retry(
-                    "scheduler.fence", lambda: self._mark(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
+                    "scheduler.fence", lambda: self._fence(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
                 )
 
         async with asyncio.TaskGroup() as tasks:
             for pod in pods:
                 tasks.create_task(fence(pod))
 
-    async def _mark(self, namespace: str, name: str, uid: str, mark: str) -> None:
+    async def _fence(self, namespace: str, name: str, uid: str, mark: str) -> None:
         patch = {"metadata": {"uid": uid, "annotations": {labels.GIVEN_UP: mark}}}
         try:
             await self._kube.merge_patch(PODS.path(name, namespace), patch)

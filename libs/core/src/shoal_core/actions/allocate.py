@@ -211,14 +211,14 @@ class Allocation:
         placed: list[Pod] = []
         for number, run in groupby(job.chunk, key=lambda p: p.number):
             pods = list(run)
-            columns, why = self._place(number, pods)
+            columns, why, fit = self._place(number, pods, alone=not placed)
             for pod, column in zip(pods, columns, strict=False):
                 record = self._cluster.nodes.records[column]
                 assert record is not None
                 self._cluster.assume(pod.record.uid, record.name)
                 placed.append(pod)
             if len(columns) < len(pods):
-                found = len(placed)
+                found = len(placed) - len(columns) + fit
                 for pod in placed:
                     self._cluster.forget(pod.record.uid)
                 self._result.waiting.append(self._no_room(job, found, why))
@@ -227,11 +227,14 @@ class Allocation:
         self._result.gangs.append(Gang(*job.key, job.queue.name, members, starts))
         return True
 
-    def _place(self, number: int, pods: list[Pod]) -> tuple[list[int], str]:
-        """(columns for as many of the equal pods as fit, why no more). Charges nothing for good."""
+    def _place(self, number: int, pods: list[Pod], *, alone: bool) -> tuple[list[int], str, int]:
+        """(columns for as many of the equal pods as fit, why no more, how many fit). Charges nothing for good.
+
+        ``alone``: nothing else of the gang is placed yet, so that a failure holds for the rest of the run.
+        """
         kept = self._hopeless.get(number)
-        if kept and kept[0] <= len(pods):
-            return [], kept[1]
+        if kept and kept[0] < len(pods):
+            return [], kept[1], kept[0]
         nodes, pod = self._cluster.nodes, pods[0]
         request = pod.request
         if request.shape[0] < nodes.idle.shape[0]:
@@ -247,15 +250,15 @@ class Allocation:
             )
         )  # fmt: skip
         self._result.units += nodes.idle.shape[1] * (done + 1)
-        # The kernel has charged the nodes; the cluster charges pods through ``assume``, which keeps every count in step.
-        for column in out[:done]:
-            nodes.charge(int(column), request, -1.0)
         why = ""
         if done < len(pods):
             why = self._why(allowed, request, rows)
-            if done == 0:
-                self._hopeless[number] = (1, why)
-        return [int(c) for c in out[:done]], why
+            if alone:
+                self._hopeless[number] = (done, why)
+        # The kernel has charged the nodes; the cluster charges pods through ``assume``, which keeps every count in step.
+        for column in out[:done]:
+            nodes.charge(int(column), request, -1.0)
+        return [int(c) for c in out[:done]], why, done
 
     def _why(self, allowed: Bytes, request: np.ndarray, rows: np.ndarray) -> str:
         """How many nodes fail for what."""
