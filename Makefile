@@ -39,7 +39,7 @@ test: binaries check ## all tests
 	@$(RUN) -m pytest
 
 faults: binaries ## the long fault campaign: SEEDS=20 by default
-	@$(RUN) -m pytest tests/faults -m faults --override-ini addopts="--strict-markers --import-mode=importlib -ra -s" --seeds $(or $(SEEDS),20)
+	@$(RUN) -m pytest tests/faults -s --seeds $(or $(SEEDS),20)
 
 proto: setup ## proto/ from the message classes
 	@$(RUN) -m shoal_contracts.export proto

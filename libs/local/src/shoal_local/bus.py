@@ -35,7 +35,7 @@ PERMISSIONS: dict[str, list[str]] = {
         "shoal.v1.outcome.>", "shoal.v1.event.>", "$JS.ACK.SHOAL_DECISION.>", *_reader("SHOAL_DECISION"),
     ],
     "gpu-reservation": [*_reader("SHOAL_STATE")],
-    "user": [*_reader("SHOAL_EVENT")],
+    "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
 }  # fmt: skip
 """User -> subjects that it may publish to; all may answer requests and use their own inbox."""
 

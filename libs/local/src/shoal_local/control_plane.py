@@ -183,7 +183,8 @@ class ControlPlane:
         ]  # fmt: skip
 
     def _kwok(self) -> list[str]:
-        stages = sorted(self._binaries["stages"].glob("*.yaml"))
+        # Pods run until they are deleted, Jobs too: what their commands would do is not known here.
+        stages = sorted(s for s in self._binaries["stages"].glob("*.yaml") if "complete" not in s.name)
         return [
             f"--kubeconfig={self.folder / 'kwok.kubeconfig'}", "--manage-all-nodes=false",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", f"--node-port={self._kwok_port}",

@@ -98,8 +98,9 @@ class Supervisor:
             raise NotStarted(f"{error}\n{last}") from error
 
     def _standby(self, name: str, text: str) -> bool:
-        """Whether a further replica waits for nothing but the leadership."""
-        return not name.endswith("-0") and text.split() == ["waiting", "for", "leadership"]
+        """Whether a further replica waits for the leadership: until it has that, it is as ready as it gets."""
+        replicas = sum(n.rpartition("-")[0] == name.rpartition("-")[0] for n in self.names)
+        return replicas > 1 and "waiting for leadership" in text.splitlines()
 
     def _spawn(self, name: str) -> None:
         service, _, _ = name.rpartition("-")
