@@ -113,9 +113,8 @@ async def run(suite: Suite, fault: str, seed: int, strike: Callable[[], None], g
     for name in suite.services.names:
         await asyncio.to_thread(suite.services.wait_ready, name)
     state = "hit" if report.hit_open_work else "missed"
-    print(
-        f"seed {seed:3d}  {fault:32s} {state} at {report.bound_at_fault:3d} of {report.total}, all bound in {report.seconds:5.1f} s"
-    )
+    struck = f"{state} at {report.bound_at_fault:3d} of {report.total}"
+    print(f"seed {seed:3d}  {fault:32s} {struck}, all bound in {report.seconds:5.1f} s")
     return report
 
 

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+"""Linux sends the death signal when the *thread* that forked ends: this one lives as long as the program."""
 
 
 class NotStarted(Exception):
@@ -42,11 +45,12 @@ class Child:
         """Start it; its output is appended to the log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = _spawner.submit(
+                subprocess.Popen[bytes],
                 self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 env=dict(self._environment) if self._environment is not None else None,
                 start_new_session=True, preexec_fn=None if self._detached else _die_with_parent,
-            )  # fmt: skip
+            ).result()  # fmt: skip
 
     def tail(self, size: int = 3000) -> str:
         """The end of its log."""

@@ -1,0 +1,169 @@
+"""From a pod and its owners to its group: the rules of the spec, kind by kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal_contracts.state import GroupRecord, OwnerRef, PodRecord, PriorityClassRecord
+from shoal_grouping import CantGroup, Case, Owner, changes, concerns, decode_owner, group_of
+from shoal_model import labels
+
+CLASSES = {name: PriorityClassRecord(name=name, value=1) for name in ("train", "build", "inference", "vip")}
+JOB = Owner("batch/v1", "Job", "job", "u-job")
+
+
+def pod(**fields: object) -> PodRecord:
+    found = PodRecord(namespace="ns", name="p", uid="u-p", scheduler_name="kai-scheduler")
+    return replace_record(found, **fields)
+
+
+def replace_record(record: PodRecord, **fields: object) -> PodRecord:
+    import msgspec
+
+    return msgspec.structs.replace(record, **fields)
+
+
+def case(owners: list[Owner] | None = None, **fields: object) -> Case:
+    return Case(pod(**fields), owners or [], CLASSES)
+
+
+def wanted(of: Case):
+    found = group_of(of)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, True),
+        ({"scheduler_name": "default-scheduler"}, False),
+        ({"annotations": {labels.SKIP_GROUPER: "true"}}, False),
+        ({"group": "made-by-hand"}, False),
+        ({"group": "g", "owners": [OwnerRef(api_version="batch/v1", type="Job", name="j", uid="u")]}, True),
+    ],
+)
+def test_which_pods_are_ours_to_group(fields: dict[str, object], expected: bool) -> None:
+    assert concerns(pod(**fields), "kai-scheduler") is expected
+
+
+def test_a_bare_pod_is_a_group_of_its_own() -> None:
+    found = wanted(case())
+    assert (found.name, found.owner.kind, found.min_member, found.priority_class) == ("pg-p-u-p", "Pod", 1, "train")
+    assert found.object()["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u-p"}]
+
+
+@pytest.mark.parametrize(
+    ("owner", "own", "expected"),
+    [
+        ({labels.QUEUE: "a"}, {labels.QUEUE: "b"}, "a"),
+        ({}, {labels.QUEUE: "b"}, "b"),
+        ({labels.PROJECT: "p"}, {}, "p"),
+        ({}, {labels.PROJECT: "p", labels.NODE_POOL: "x"}, "p-x"),
+        ({}, {}, "default-queue"),
+    ],
+)
+def test_the_queue_comes_from_the_owner_then_the_pod_then_the_project(
+    owner: dict[str, str], own: dict[str, str], expected: str
+) -> None:
+    assert wanted(case([replace(JOB, labels=owner)], labels=own)).queue == expected
+
+
+def test_a_priority_class_that_does_not_exist_is_passed_over() -> None:
+    job = replace(JOB, labels={labels.PRIORITY_CLASS: "nobody"})
+    assert wanted(case([job], priority_class="vip")).priority_class == "vip"
+    assert wanted(case([job])).priority_class == "train"
+
+
+def test_each_pod_of_a_deployment_is_a_group_that_looks_like_the_deployment() -> None:
+    deployment = Owner("apps/v1", "Deployment", "web", "u-web", {labels.QUEUE: "q"})
+    found = wanted(case([Owner("apps/v1", "ReplicaSet", "web-1", "u-rs"), deployment]))
+    assert (found.name, found.owner.kind, found.queue, found.priority_class) == ("pg-p-u-p", "Pod", "q", "inference")
+
+
+def test_the_pods_of_a_stateful_set_share_a_group() -> None:
+    found = wanted(case([Owner("apps/v1", "StatefulSet", "db", "u-db")]))
+    assert (found.name, found.owner.kind, found.min_member) == ("pg-db-u-db", "StatefulSet", 1)
+
+
+def test_a_job_is_a_gang_only_if_it_says_so() -> None:
+    assert wanted(case([JOB])).min_member == 1
+    assert wanted(case([replace(JOB, annotations={labels.MIN_MEMBER: "4"})])).min_member == 4
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "2.5", "99999999999"])
+def test_a_minimum_that_is_none_is_told_with_its_place(text: str) -> None:
+    with pytest.raises(CantGroup, match=rf"annotation {labels.MIN_MEMBER} of Job job is .*write"):
+        group_of(case([replace(JOB, annotations={labels.MIN_MEMBER: text})]))
+
+
+def test_each_run_of_a_cron_job_is_a_group() -> None:
+    cron = Owner("batch/v1", "CronJob", "nightly", "u-cron")
+    assert wanted(case([JOB, cron])).owner == JOB
+    with pytest.raises(CantGroup, match="no Job"):
+        group_of(case([cron]))
+
+
+def test_an_owner_can_keep_its_pods_out() -> None:
+    assert group_of(case([replace(JOB, annotations={labels.SKIP_GROUPER: "true"})])) is None
+
+
+def test_delays_that_are_none_are_ignored() -> None:
+    job = replace(JOB, annotations={labels.PREEMPTION_DELAY: "soon", labels.STALENESS_GRACE: "-5s"})
+    found = wanted(case([job], annotations={labels.PREEMPTION_DELAY: "90s"}))
+    assert (found.preemption_delay, found.staleness_grace) == ("90s", "-5s")
+
+
+def test_topology_annotations_become_a_constraint() -> None:
+    job = replace(JOB, annotations={labels.TOPOLOGY: "dc", labels.TOPOLOGY_REQUIRED: "rack"})
+    assert wanted(case([job])).spec()["topologyConstraint"] == {"topology": "dc", "requiredTopologyLevel": "rack"}
+
+
+def test_what_kubectl_keeps_for_itself_is_not_copied() -> None:
+    job = replace(JOB, annotations={"kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "a"})
+    assert "team" in wanted(case([job])).annotations
+    assert "kubectl.kubernetes.io/last-applied-configuration" not in wanted(case([job])).annotations
+
+
+def stored(of: Case) -> GroupRecord:
+    """The group as the API shows it once it was made."""
+    found = wanted(of)
+    owner = OwnerRef(
+        api_version=found.owner.api_version, type=found.owner.kind, name=found.owner.name, uid=found.owner.uid
+    )
+    return GroupRecord(
+        namespace="ns", name=found.name, uid="u-g", queue=found.queue, labels=dict(found.labels),
+        annotations=dict(found.annotations), priority_class=found.priority_class, min_member=found.min_member,
+        preemptibility=found.preemptibility, owners=[owner],
+    )  # fmt: skip
+
+
+text = st.text("abc", max_size=3)
+
+
+@given(st.dictionaries(text, text, max_size=3), st.sampled_from(["", "2", "7"]), st.sampled_from(["", "vip", "build"]))
+def test_a_group_as_it_was_made_needs_no_change(tags: dict[str, str], minimum: str, name: str) -> None:
+    notes = {labels.MIN_MEMBER: minimum} if minimum else {}
+    of = case([replace(JOB, labels=tags, annotations=notes)], priority_class=name)
+    assert changes(wanted(of), stored(of)) == {}
+
+
+def test_only_what_differs_is_patched_and_an_administrators_queue_stays() -> None:
+    import msgspec
+
+    of = case([replace(JOB, labels={labels.QUEUE: "q", "team": "a"}, annotations={labels.MIN_MEMBER: "4"})])
+    have = msgspec.structs.replace(stored(of), queue="moved", min_member=2, labels={labels.QUEUE: "moved"})
+    assert changes(wanted(of), have) == {"spec": {"minMember": 4}, "metadata": {"labels": {"team": "a"}}}
+
+
+def test_an_owner_is_read_from_its_metadata() -> None:
+    owner, above = decode_owner(
+        b'{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","uid":"u","labels":{"a":"b"},'
+        b'"ownerReferences":[{"apiVersion":"batch/v1","kind":"CronJob","name":"c","uid":"v"}]}}'
+    )
+    assert (owner.group, owner.version, owner.labels) == ("batch", "v1", {"a": "b"})
+    assert [o.name for o in above] == ["c"]

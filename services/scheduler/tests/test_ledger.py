@@ -1,0 +1,123 @@
+"""The book of open decisions, transition by transition (the protocol as a whole: tests/component)."""
+
+from __future__ import annotations
+
+from shoal_contracts.decision import Decision, Outcome, Result, Verb
+from shoal_scheduler.ledger import FIRST_HOLD, Assume, Close, Forget, Go, Hold, Ledger, Phase, Touch
+
+
+def decision(uid: str = "u", number: int = 1, gang: str = "", staged: bool = False) -> Decision:
+    return Decision(
+        id=f"d-{uid}-{number}", epoch=1, verb=Verb.BIND, uid=uid, namespace="ns", pod=uid, node="n1", group="g", queue="q",
+        gang=gang, staged=staged,
+    )  # fmt: skip
+
+
+def outcome(of: Decision, result: Result) -> Outcome:
+    return Outcome(
+        decision=of.id, sequence=5, uid=of.uid, namespace="ns", pod=of.pod, node=of.node, result=result, binder="b", at=0.0
+    )
+
+
+def opened(of: Decision | None = None) -> tuple[Ledger, Decision]:
+    ledger, found = Ledger(expiry=10.0), of or decision()
+    ledger.decided([found], 0.0)
+    ledger.committed(found.uid, 5, 0.0)
+    return ledger, found
+
+
+def test_a_decision_ends_when_the_api_shows_the_pod_on_a_node() -> None:
+    ledger, found = opened()
+    assert ledger.outcome(outcome(found, Result.BOUND), 1.0) == []
+    assert ledger.is_open("u")
+    assert ledger.seen("u", "n1") == [Forget("u"), Close("u", 5)]
+    assert not ledger.is_open("u")
+
+
+def test_the_api_may_be_faster_than_the_commits_answer() -> None:
+    ledger = Ledger(10.0)
+    ledger.decided([decision()], 0.0)
+    assert ledger.seen("u", "n1") == [Forget("u")]
+    assert ledger.committed("u", 5, 1.0) == [Close("u", 5)]
+
+
+def test_room_is_free_only_after_the_pod_was_touched() -> None:
+    ledger, found = opened()
+    assert ledger.tick(11.0) == [Touch(found)]
+    assert ledger.is_open("u")
+    assert ledger.tick(30.0) == []
+    assert ledger.touched(found, "", 31.0) == [Forget("u"), Close("u", 5)]
+
+
+def test_a_touch_that_finds_the_pod_bound_agrees() -> None:
+    ledger, found = opened()
+    ledger.tick(11.0)
+    assert ledger.touched(found, "n1", 12.0) == []
+    assert ledger.entries["u"].phase is Phase.AGREED
+
+
+def test_a_touch_without_an_answer_is_tried_again() -> None:
+    ledger, found = opened()
+    ledger.tick(11.0)
+    ledger.not_touched(found, 12.0)
+    assert ledger.tick(12.5) == []
+    assert ledger.tick(14.0) == [Touch(found)]
+
+
+def test_a_refused_pod_is_held_back_longer_each_time_until_it_is_bound() -> None:
+    ledger, holds = Ledger(10.0), []
+    for number in range(4):
+        found = decision(number=number)
+        ledger.decided([found], 0.0)
+        ledger.committed("u", 5, 0.0)
+        assert ledger.outcome(outcome(found, Result.REFUSED), 1.0) == [Touch(found)]
+        holds += [i.seconds for i in ledger.touched(found, "", 2.0) if isinstance(i, Hold)]
+    assert holds == [FIRST_HOLD * 2**i for i in range(4)]
+    ledger.seen("u", "n1")
+    found = decision(number=9)
+    ledger.decided([found], 0.0)
+    ledger.outcome(outcome(found, Result.REFUSED), 1.0)
+    assert Hold("u", FIRST_HOLD) in ledger.touched(found, "", 2.0)
+
+
+def test_the_outcome_of_another_decision_says_nothing() -> None:
+    ledger, _ = opened(decision(number=2))
+    assert ledger.outcome(outcome(decision(number=1), Result.STALE), 1.0) == []
+    assert ledger.is_open("u")
+
+
+def test_a_staged_gang_goes_once_all_are_prepared() -> None:
+    ledger = Ledger(10.0)
+    members = [decision(uid, gang="gang", staged=True) for uid in ("a", "b")]
+    ledger.decided(members, 0.0)
+    for seq, member in enumerate(members, 5):
+        ledger.committed(member.uid, seq, 0.0)
+    assert ledger.outcome(outcome(members[0], Result.PREPARED), 1.0) == []
+    assert ledger.outcome(outcome(members[1], Result.PREPARED), 1.0) == [Go("gang", ("a", "b"))]
+    assert ledger.outcome(outcome(members[1], Result.PREPARED), 1.0) == []
+
+
+def test_what_the_stream_holds_at_takeover_counts_as_placed() -> None:
+    ledger = Ledger(10.0)
+    assert ledger.adopt(decision(), 7, 0.0) == [Assume("u", "n1")]
+    assert (ledger.expected("u"), ledger.is_open("u")) == (7, True)
+
+
+def test_a_lost_stream_gives_every_open_decision_up() -> None:
+    ledger, found = opened()
+    assert ledger.stream_lost(1.0) == [Touch(found)]
+    assert ledger.expected("u") == 0
+    assert ledger.touched(found, "", 2.0) == [Forget("u")], "there is no record left to close"
+
+
+def test_a_refused_commit_leaves_nothing_but_the_sequence_that_was_read() -> None:
+    ledger = Ledger(10.0)
+    ledger.decided([decision()], 0.0)
+    assert ledger.not_committed("u", 12) == [Forget("u")]
+    assert (ledger.expected("u"), ledger.is_open("u")) == (12, False)
+
+
+def test_a_pod_that_is_gone_leaves_nothing_behind() -> None:
+    ledger, _ = opened()
+    assert ledger.gone("u") == [Forget("u"), Close("u", 5)]
+    assert (ledger.entries, ledger.last) == ({}, {})

@@ -1,0 +1,70 @@
+"""Reasons are told once they have lasted, and again only when they are others."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from shoal_core import Waiting
+from shoal_scheduler.reporter import NUMBERS_AFTER, Reporter
+
+KEY = ("ns", "g")
+
+
+def waiting(code: str = "Unschedulable", message: str = "no room") -> Waiting:
+    return Waiting(namespace="ns", group="g", queue="q", code=code, message=message, pods=["u"])
+
+
+class Clock:
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def reporter() -> tuple[Reporter, Clock]:
+    clock = Clock()
+    context: Any = SimpleNamespace(clock=clock)
+    return Reporter(context, None, None, settle=2.0), clock  # type: ignore[arg-type]
+
+
+def write(of: Reporter, now: float) -> None:
+    told = of._told[KEY]
+    told.written, told.written_at = (told.waiting.code, told.waiting.message), now
+
+
+def test_a_reason_that_does_not_last_is_not_written() -> None:
+    found, _ = reporter()
+    found.cycle([waiting()], set())
+    assert found.due(1.9) == []
+    assert found.due(2.0) == [KEY]
+    found.cycle([], {KEY})
+    assert found.due(9.0) == []
+
+
+def test_a_written_reason_is_not_written_again() -> None:
+    found, _ = reporter()
+    found.cycle([waiting()], set())
+    write(found, 2.0)
+    found.cycle([waiting()], set())
+    assert found.due(1000.0) == []
+
+
+def test_other_numbers_are_written_after_a_while_and_another_reason_once_it_lasts() -> None:
+    found, clock = reporter()
+    found.cycle([waiting()], set())
+    write(found, 2.0)
+    found.cycle([waiting(message="room for 3")], set())
+    assert found.due(2.0 + NUMBERS_AFTER) == []
+    assert found.due(2.1 + NUMBERS_AFTER) == [KEY]
+    clock.at = 10.0
+    found.cycle([waiting(code="OverLimit")], set())
+    assert found.due(11.0) == []
+    assert found.due(12.0) == [KEY]
+
+
+def test_a_group_that_is_gone_is_forgotten() -> None:
+    found, _ = reporter()
+    found.cycle([waiting()], set())
+    found.forget(KEY)
+    assert found.due(9.0) == []
