@@ -325,8 +325,8 @@ async def test_the_references_manifests_unmodified(suite: Suite, api: Api) -> No
 
     files = [
         "quickstart/default-queues.yaml", "quickstart/pods/cpu-only-pod.yaml", "quickstart/pods/gpu-pod.yaml",
-        "batch/batch-job.yaml", "batch/batch-job-min-member.yaml", "priority/example/limited-queue.yaml", "priority/example/train-priority-pod.yaml",
-        "priority/example/build-priority-pod.yaml",
+        "batch/batch-job.yaml", "batch/batch-job-min-member.yaml", "priority/example/limited-queue.yaml",
+        "priority/example/train-priority-pod.yaml", "priority/example/build-priority-pod.yaml",
     ]  # fmt: skip
     for file in files:
         apply(file)

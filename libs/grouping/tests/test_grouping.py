@@ -132,9 +132,7 @@ def test_what_kubectl_keeps_for_itself_is_not_copied() -> None:
 def stored(of: Case) -> GroupRecord:
     """The group as the API shows it once it was made."""
     found = wanted(of)
-    owner = OwnerRef(
-        api_version=found.owner.api_version, type=found.owner.kind, name=found.owner.name, uid=found.owner.uid
-    )
+    owner = OwnerRef(api_version=found.owner.api_version, type=found.owner.kind, name=found.owner.name, uid=found.owner.uid)
     return GroupRecord(
         namespace="ns", name=found.name, uid="u-g", queue=found.queue, labels=dict(found.labels),
         annotations=dict(found.annotations), priority_class=found.priority_class, min_member=found.min_member,

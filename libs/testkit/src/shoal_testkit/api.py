@@ -98,7 +98,10 @@ class Api:
         return (await self.get(path))["items"]
 
     async def watch(self, path: str, version: str, *, query: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Events after ``version``, across cut connections. Raises ApiError 410 when the history is gone."""
+        """Events after ``version``, across cut connections and restarts of the server.
+
+        Raises ApiError 410 when the history is gone.
+        """
         while True:
             try:
                 async with self._session.get(
@@ -115,6 +118,11 @@ class Api:
                         if event["type"] != "BOOKMARK":
                             yield event
             except (aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.2)
+            except ApiError as error:
+                # A server that has just begun refuses until its rules and caches are there.
+                if error.status == 410:
+                    raise
                 await asyncio.sleep(0.2)
 
 

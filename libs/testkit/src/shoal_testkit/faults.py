@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from shoal_testkit import workload
-from shoal_testkit.api import Api, gather_limited
+from shoal_testkit.api import Api, ApiError, gather_limited
 from shoal_testkit.history import History
 
 GROUPS = "/apis/scheduling.run.ai/v2alpha2"
@@ -67,6 +69,8 @@ async def campaign(
         report.problems.append(f"{history.bound} of {report.total} bound after {limit:.0f} s")
     # Whatever is still to come out must come out: late posts, double bindings.
     await asyncio.sleep(1.0)
+    if recorder.done():
+        report.problems.append(f"the watch history ends early: {recorder.exception()}")
     recorder.cancel()
     report.problems += history.problems
     report.problems += [f"gang {gang} is partial: {how}" for gang, how in history.partial_gangs().items()]
@@ -79,10 +83,6 @@ async def campaign(
 
 async def persist(api: Api, path: str, body: dict[str, Any], limit: float = 60.0) -> None:
     """POST until the API has it, whatever happens to the API meanwhile."""
-    import aiohttp
-
-    from shoal_testkit.api import ApiError
-
     async with asyncio.timeout(limit):
         while True:
             try:
