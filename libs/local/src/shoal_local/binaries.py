@@ -1,7 +1,8 @@
 """kube-apiserver and its company: found, or built once from pinned Go modules and kept by content.
 
-Order: an environment variable (``SHOAL_KUBE_APISERVER`` …), the cache, a build. The cache key is the content of the Go
-modules, the Go version and the flags, so that another pin is another build. Only the outputs are kept (about 200 MB).
+Order: an environment variable (``SHOAL_KUBE_APISERVER`` …), PATH (of the same minor version), the cache, a build. The
+cache key is the content of the Go modules, the Go version and the flags, so that another pin is another build. Only the
+outputs are kept (about 200 MB).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 KUBERNETES = "v1.37.2"
+SERIES = {"etcd": "3.7.", "kwok": "v0.8."}
+"""Program -> what its version begins with; the others are of Kubernetes."""
 MULTI_CALL = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kubelet", "kube-proxy")
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")
 SOURCES = Path(__file__).resolve().parents[4] / "tools" / "control-plane"
@@ -133,9 +136,24 @@ def folder(say: Say = print) -> Path:
     return target
 
 
+def on_path(name: str) -> str | None:
+    """The program of PATH, if it is of the version that is built else, but for the patch number."""
+    found = shutil.which(name)
+    if not found:
+        return None
+    command = [found, "version", "--client"] if name == "kubectl" else [found, "--version"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    series = SERIES.get(name, KUBERNETES.rpartition(".")[0] + ".")
+    return found if series in done.stdout + done.stderr else None
+
+
 def find(say: Say = print) -> dict[str, Path]:
-    """Name -> path of each program, and ``stages``. Environment variables win. Raises BuildFailed."""
+    """Name -> path of each program, and ``stages``. Environment variables win, then PATH. Raises BuildFailed."""
     given = {name: os.environ.get("SHOAL_" + name.upper().replace("-", "_")) for name in (*NAMES, "stages")}
+    given |= {name: on_path(name) for name in NAMES if not given[name]}
     missing = [name for name, path in given.items() if not path]
     built = folder(say) if missing else Path()
     found = {name: Path(path) if path else built / name for name, path in given.items()}

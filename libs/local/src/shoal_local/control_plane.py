@@ -69,8 +69,10 @@ class ControlPlane:
         for child in reversed(self.children.values()):
             child.kill()
 
-    def restart_apiserver(self) -> None:
-        """End kube-apiserver at once and start it again; returns when it answers."""
+    def restart_apiserver(self, *, workload_api: bool | None = None) -> None:
+        """Kill the API server and start it again; ``workload_api`` switches that API on or off."""
+        if workload_api is not None:
+            self._workload_api = workload_api
         self.children["kube-apiserver"].kill()
         self._start("kube-apiserver", self._apiserver())
         self._wait_for_apiserver()
@@ -265,6 +267,11 @@ class ControlPlane:
         )  # fmt: skip
         user = {"token": answer["status"]["token"]}
         return self._write_kubeconfig(self.folder / f"{service}.kubeconfig", user, url)
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of the authority that signed the server's."""
+        return self._ca
 
     @property
     def pids(self) -> dict[str, int]:

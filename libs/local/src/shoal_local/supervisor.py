@@ -40,7 +40,7 @@ class Supervisor:
         """Start all services and wait until each is ready. Raises NotStarted."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in self.names:
-            self._spawn(name)
+            self.spawn(name)
         for name in self.names:
             self.wait_ready(name)
         if not self._detached:
@@ -102,18 +102,24 @@ class Supervisor:
         replicas = sum(n.rpartition("-")[0] == name.rpartition("-")[0] for n in self.names)
         return replicas > 1 and "waiting for leadership" in text.splitlines()
 
-    def _spawn(self, name: str) -> None:
+    def environment(self, name: str) -> dict[str, str]:
+        """What a replica is told."""
         service, _, _ = name.rpartition("-")
-        self.port_file(name).unlink(missing_ok=True)
-        environment = os.environ | {
+        return os.environ | {
             "SHOAL_NATS_URL": self._bus.url,
             "SHOAL_NATS_USER": service,
             "SHOAL_NATS_PASSWORD_FILE": str(self._bus.password_file(service)),
             "SHOAL_HTTP_PORT_FILE": str(self.port_file(name)),
             "KUBECONFIG": str(self._plane.kubeconfig_for(service, self._api_url)),
         } | self._extra  # fmt: skip
+
+    def spawn(self, name: str, **extra: str) -> None:
+        """Start one replica, with more in its environment; it may not be ready yet."""
+        service, _, _ = name.rpartition("-")
+        self.port_file(name).unlink(missing_ok=True)
         command = [sys.executable, "-m", f"shoal_{service.replace('-', '_')}"]
-        child = Child(name, command, self.folder / "logs" / f"{name}.log", environment=environment, detached=self._detached)
+        log = self.folder / "logs" / f"{name}.log"
+        child = Child(name, command, log, environment=self.environment(name) | extra, detached=self._detached)
         child.start()
         self.children[name] = child
 
@@ -130,7 +136,7 @@ class Supervisor:
                         continue
                     del ended[name]
                     try:
-                        self._spawn(name)
+                        self.spawn(name)
                         self.restarts[name] = self.restarts.get(name, 0) + 1
                     except Exception as error:  # the API server is away: try again
                         print(f"supervisor: {name} can't be started: {error}", file=sys.stderr)

@@ -104,19 +104,13 @@ class Api:
         """
         while True:
             try:
-                async with self._session.get(
-                    f"{self.url}{path}?watch=1&allowWatchBookmarks=true&resourceVersion={version}{query}",
-                    timeout=aiohttp.ClientTimeout(total=None, sock_read=120),
-                ) as response:
-                    if response.status >= 400:
-                        raise ApiError(response.status, await response.text())
-                    async for line in response.content:
-                        event = json.loads(line)
-                        if event["type"] == "ERROR":
-                            raise ApiError(event["object"].get("code", 500), json.dumps(event["object"]))
-                        version = event["object"]["metadata"]["resourceVersion"]
-                        if event["type"] != "BOOKMARK":
-                            yield event
+                async for line in self.lines(path, version, query="&allowWatchBookmarks=true" + query):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError(event["object"].get("code", 500), json.dumps(event["object"]))
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield event
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(0.2)
             except ApiError as error:
@@ -124,6 +118,16 @@ class Api:
                 if error.status == 410:
                     raise
                 await asyncio.sleep(0.2)
+
+    async def lines(self, path: str, version: str, *, query: str = "") -> AsyncIterator[bytes]:
+        """One watch's events after ``version``, as they come. Raises ApiError."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
+        where = f"{self.url}{path}?watch=1&resourceVersion={version}{query}"
+        async with self._session.get(where, timeout=timeout) as response:
+            if response.status >= 400:
+                raise ApiError(response.status, await response.text())
+            async for line in response.content:
+                yield line
 
 
 async def gather_limited(coroutines: list[Any], limit: int = 32) -> list[Any]:

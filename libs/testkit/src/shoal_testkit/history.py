@@ -7,7 +7,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from shoal_testkit.api import Api
+import aiohttp
+
+from shoal_testkit.api import Api, ApiError
 
 
 @dataclass
@@ -68,11 +70,24 @@ class History:
         return {g: f"{have[g]} of {total[g]}" for g in total if 0 < have[g] < total[g]}
 
     async def follow(self, api: Api, namespace: str) -> None:
-        """Record until cancelled; start before the pods are created."""
+        """Record until cancelled; start before the pods are created.
+
+        A server that was restarted has forgotten its history: then the pods are listed. As a binding is for good, no
+        pod that still exists can have been somewhere else meanwhile.
+        """
         path = f"/api/v1/namespaces/{namespace}/pods"
-        version = (await api.get(path + "?limit=1"))["metadata"]["resourceVersion"]
-        async for event in api.watch(path, version):
-            self.see(event)
+        while True:
+            try:
+                found = await api.get(path)
+                listed = {pod["metadata"]["uid"] for pod in found["items"]}
+                for pod in found["items"]:
+                    self.see({"type": "MODIFIED", "object": pod})
+                for uid in set(self.node_of) - listed:
+                    self.used[self.node_of.pop(uid)] -= self.gpus_of[uid]
+                async for event in api.watch(path, found["metadata"]["resourceVersion"]):
+                    self.see(event)
+            except (ApiError, aiohttp.ClientError, OSError):
+                await asyncio.sleep(0.2)
 
     async def until_bound(self, count: int, timeout: float) -> bool:
         """Wait until ``count`` pods were bound; False after ``timeout`` seconds."""

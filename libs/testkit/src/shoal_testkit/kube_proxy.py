@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
+ENDS = ("cut", "expire")
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"}
 
 
@@ -53,9 +54,11 @@ class Proxy:
     """(verb, kind of path) -> requests."""
     rng: random.Random = field(default_factory=lambda: random.Random(1))
 
-    def pick(self, verb: str, path: str) -> Rule | None:
-        """The first rule that matches and fires."""
+    def pick(self, verb: str, path: str, *, running: bool = False) -> Rule | None:
+        """The first rule that matches and fires; for a watch that is ``running`` only what ends one."""
         for rule in self.rules:
+            if running and rule.act not in ENDS:
+                continue
             if rule.verb != verb or not re.search(rule.path, path) or (rule.times is not None and rule.fired >= rule.times):
                 continue
             if self.rng.random() < rule.probability:
@@ -113,8 +116,10 @@ async def proxy(upstream: str, ca: str) -> AsyncIterator[Proxy]:
                 seen = 0
                 async for chunk in answer.content.iter_any():
                     await out.write(chunk)
+                    if not rule and "watch=1" in path:
+                        rule = found.pick(verb, path, running=True)
                     seen += chunk.count(b"\n")
-                    if rule and rule.act in ("cut", "expire") and seen >= rule.events:
+                    if rule and rule.act in ENDS and seen >= rule.events:
                         if rule.act == "expire":
                             status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "injected"}
                             await out.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")

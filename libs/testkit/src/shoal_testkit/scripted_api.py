@@ -32,16 +32,16 @@ class Answer:
 
 @dataclass
 class Script:
-    """``answers``: "VERB what" -> answers; ``what`` is ``list``, ``stream`` or ``watch`` for GETs of collections,
-    else the path. ``asked`` records (what, path with query, body)."""
+    """``answers``: "VERB what" -> answers; ``what`` is ``list``, ``stream`` or ``watch`` for GETs of collections (with
+    the path behind it for one alone), else the path. ``asked`` records (what, path with query, body)."""
 
     kubeconfig: Path
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
 
-    def take(self, what: str) -> Answer:
+    def take(self, what: str, path: str) -> Answer:
         """The next answer."""
-        left = self.answers.get(what)
+        left = self.answers.get(f"{what} {path}") or self.answers.get(what)
         if not left:
             return Answer(404, status_object(404, "NotFound", f"nothing scripted for {what}"))
         return left.pop(0) if len(left) > 1 else left[0]
@@ -69,7 +69,7 @@ async def scripted_api(folder: Path) -> AsyncIterator[Script]:
     async def handle(request: web.Request) -> web.StreamResponse:
         what, text = _what(request), await request.text()
         script.asked.append((what, request.path_qs, json.loads(text) if text else None))
-        answer = script.take(what)
+        answer = script.take(what, request.path)
         if answer.drop:
             assert request.transport is not None
             request.transport.close()

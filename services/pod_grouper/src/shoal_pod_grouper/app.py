@@ -28,7 +28,7 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Which of them this is, from 0."""
     workers: int = 16
     """Pods that are grouped at a time."""
-    annotate_after: float = 2.0
+    annotate_after: float = 30.0
     """Seconds after which a pod that owns its group is annotated, if its binding has not done so."""
     first_retry: float = 1.0
     last_retry: float = 60.0

@@ -24,9 +24,13 @@ Key = tuple[str, str]
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Settings of queue-controller."""
 
-    settle: float = 2.0
+    qps: float = 50.0
+    """Status can wait: bindings need the API server more."""
+    burst: int = 100
+
+    settle: float = 5.0
     """Seconds that a pod group must be quiet before its status is written: a burst costs one write."""
-    longest: float = 10.0
+    longest: float = 20.0
     """Seconds after which it is written all the same."""
     every: float = 1.0
     """Seconds between two writes of one queue's status."""
