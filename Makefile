@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down check lint types imports test faults proto crds conformance differential \
+.PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
 	bench-e2e bench-state bench-start constraints clean
 
 help: ## this list
@@ -46,12 +46,6 @@ proto: setup ## proto/ from the message classes
 
 crds: setup ## deploy/helm/shoal/crds from their definition
 	@$(RUN) -m shoal_model.crds deploy/helm/shoal/crds
-
-conformance: setup ## the reference's scenarios: SCENARIOS=folder
-	@$(RUN) tests/conformance/run.py $(SCENARIOS)
-
-differential: setup ## the reference's decisions on random clusters: EXPECTED=file
-	@$(RUN) tests/conformance/differential.py $(EXPECTED)
 
 bench-e2e: binaries ## pods per second from create to bound, beside kube-scheduler
 	@$(RUN) tests/bench/e2e.py
