@@ -32,31 +32,42 @@ PODS_PER_NODE = 10
 
 def pod(number: int) -> dict[str, Any]:
     """A bound, running pod of a Job, as the API server shows it."""
-    found = workload.pod(f"job-{number // 4}-{number % 4:05d}", f"team-{number % 20}", queue=f"queue-{number % 20}")
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"job-{number // 4}", "uid": f"job-uid-{number // 4:08d}",
-             "controller": True, "blockOwnerDeletion": True}  # fmt: skip
-    fields = {"f:metadata": {"f:annotations": {".": {}, "f:pod-group-name": {}}, "f:labels": {".": {}, "f:kai.scheduler/queue": {}}},
-              "f:spec": {"f:containers": {'k:{"name":"main"}': {".": {}, "f:image": {}, "f:name": {}, "f:resources": {}}},
-                         "f:dnsPolicy": {}, "f:restartPolicy": {}, "f:schedulerName": {}, "f:securityContext": {}}}  # fmt: skip
+    at, job = "2026-11-24T08:00:00Z", f"job-{number // 4}"
+    found = workload.pod(f"{job}-{number % 4:05d}", f"team-{number % 20}", queue=f"queue-{number % 20}")
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": f"uid-{job}", "controller": True}
+    main = {'k:{"name":"main"}': {".": {}, "f:image": {}, "f:name": {}, "f:resources": {}}}
+    fields = {
+        "f:metadata": {"f:annotations": {".": {}, "f:pod-group-name": {}}, "f:labels": {".": {}, "f:kai.scheduler/queue": {}}},
+        "f:spec": {"f:containers": main, "f:dnsPolicy": {}, "f:restartPolicy": {}, "f:schedulerName": {}},
+    }
+    managed = {"operation": "Update", "apiVersion": "v1", "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
     found["metadata"] |= {
-        "uid": f"00000000-0000-4000-8000-{number:012d}", "resourceVersion": str(1000 + number),
-        "creationTimestamp": "2026-11-24T08:00:00Z", "ownerReferences": [owner],
-        "annotations": {"pod-group-name": f"pg-job-{number // 4}", "received-resource-type": "Regular"},
-        "managedFields": [
-            {"manager": m, "operation": "Update", "apiVersion": "v1", "time": "2026-11-24T08:00:00Z", "fieldsType": "FieldsV1",
-             "fieldsV1": fields} for m in ("kube-controller-manager", "kwok")
-        ],
-    }  # fmt: skip
+        "uid": f"00000000-0000-4000-8000-{number:012d}",
+        "resourceVersion": str(1000 + number),
+        "creationTimestamp": at,
+        "ownerReferences": [owner],
+        "annotations": {"pod-group-name": f"pg-{job}", "received-resource-type": "Regular"},
+        "managedFields": [managed | {"manager": m} for m in ("kube-controller-manager", "kwok")],
+    }
+    forever = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
     found["spec"] |= {
-        "nodeName": f"node-{number // PODS_PER_NODE:05d}", "restartPolicy": "Never", "dnsPolicy": "ClusterFirst",
-        "serviceAccountName": "default", "securityContext": {}, "enableServiceLinks": True, "preemptionPolicy": "PreemptLowerPriority",
-        "tolerations": [{"key": f"node.kubernetes.io/{k}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-                        for k in ("not-ready", "unreachable")],
-    }  # fmt: skip
-    conditions = [{"type": t, "status": "True", "lastProbeTime": None, "lastTransitionTime": "2026-11-24T08:00:00Z"}
-                  for t in ("Initialized", "Ready", "ContainersReady", "PodScheduled")]  # fmt: skip
-    found["status"] = {"phase": "Running", "conditions": conditions, "podIP": "10.0.0.1", "hostIP": "10.0.0.2",
-                       "startTime": "2026-11-24T08:00:00Z", "qosClass": "Guaranteed"}  # fmt: skip
+        "nodeName": f"node-{number // PODS_PER_NODE:05d}",
+        "restartPolicy": "Never",
+        "dnsPolicy": "ClusterFirst",
+        "serviceAccountName": "default",
+        "enableServiceLinks": True,
+        "preemptionPolicy": "PreemptLowerPriority",
+        "tolerations": [{"key": f"node.kubernetes.io/{k}"} | forever for k in ("not-ready", "unreachable")],
+    }
+    kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+    found["status"] = {
+        "phase": "Running",
+        "conditions": [{"type": t, "status": "True", "lastProbeTime": None, "lastTransitionTime": at} for t in kinds],
+        "podIP": "10.0.0.1",
+        "hostIP": "10.0.0.2",
+        "startTime": at,
+        "qosClass": "Guaranteed",
+    }
     return found
 
 
@@ -64,10 +75,8 @@ async def serve(count: int, folder: Path) -> None:
     """The API server's part, until it is killed."""
     from shoal_testkit.scripted_api import Answer, scripted_api
 
-    end = {
-        "type": "BOOKMARK",
-        "object": {"metadata": {"resourceVersion": "9", "annotations": {"k8s.io/initial-events-end": "true"}}},
-    }
+    notes = {"k8s.io/initial-events-end": "true"}
+    end = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9", "annotations": notes}}}
 
     def stream(objects: list[dict[str, Any]]) -> list[Answer]:
         lines = [json.dumps({"type": "ADDED", "object": o}).encode() for o in objects]
@@ -135,12 +144,10 @@ def measure(count: int) -> None:
         finally:
             service.stop(5)
             api.kill()
-    print(
-        f"{count:7d} pods, {count // PODS_PER_NODE:6d} nodes: decoded and published in {seconds:6.2f} s, {wanted / seconds:6.0f}/s"
-        f" ({wanted / cpu:6.0f} per CPU second), service {held:5.0f} MiB; mirror of {records:.0f} synced in {sync:5.2f} s,"
-        f" {records / sync:6.0f}/s, {memory:5.0f} MiB",
-        flush=True,
-    )
+    rate, per_cpu = wanted / seconds, wanted / cpu
+    print(f"{count:7d} pods, {count // PODS_PER_NODE:6d} nodes")
+    print(f"   published in {seconds:6.2f} s: {rate:6.0f}/s, {per_cpu:6.0f} per CPU second; service {held:5.0f} MiB")
+    print(f"   mirror synced in {sync:5.2f} s: {records:6.0f} records, {records / sync:6.0f}/s, {memory:5.0f} MiB", flush=True)
 
 
 def main() -> None:
