@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from shoal_bus import Bus, BusConfig
@@ -125,7 +126,8 @@ def run(name: str, kind: type[ConfigT], start: Start[ConfigT]) -> None:
         config.log_level = given.log_level
     status = 0
     try:
-        asyncio.run(_serve(name, config, start))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(name, config, start))
     except asyncio.CancelledError:
         pass  # SIGTERM
     except BaseExceptionGroup as group:

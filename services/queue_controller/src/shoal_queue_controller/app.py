@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from shoal_contracts.state import GroupRecord, PodRecord, PriorityClassRecord, QueueRecord
@@ -30,8 +31,10 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
 
     settle: float = 5.0
     """Seconds that a pod group must be quiet before its status is written: a burst costs one write."""
-    longest: float = 20.0
+    longest: float = 30.0
     """Seconds after which it is written all the same."""
+    burst_groups: int = 200
+    """So many groups that changed, the last within a second, are a burst: then status waits for ``longest``."""
     every: float = 1.0
     """Seconds between two writes of one queue's status."""
     writers: int = 8
@@ -46,6 +49,13 @@ def _patch(now: dict[str, str], before: dict[str, str] | None) -> dict[str, str 
     """A merge patch of a map: what vanished is null."""
     gone: dict[str, str | None] = {k: None for k in (before or {}) if k not in now}
     return {**gone, **now}
+
+
+def due(changed: Mapping[Key, tuple[float, float]], now: float, config: Config) -> list[Key]:
+    """Groups whose status is to be written, of those that changed: group -> (first, last change, monotonic seconds)."""
+    latest = max((last for _, last in changed.values()), default=0.0)
+    settle = config.longest if len(changed) > config.burst_groups and now - latest < 1.0 else config.settle
+    return [k for k, (first, last) in changed.items() if now - last >= settle or now - first >= config.longest]
 
 
 class Service:
@@ -169,11 +179,10 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 now = clock.monotonic()
-                ready = [
-                    key for key, (first, last) in self._changed.items()
-                    if key in self._groups and (now - last >= config.settle or now - first >= config.longest)
-                ]  # fmt: skip
+                ready = due(self._changed, now, config)
                 for key in ready:
+                    if key not in self._groups:
+                        continue
                     self._changed.pop(key, None)
                     await gate.acquire()
                     tasks.create_task(self._write_group(key, gate))
