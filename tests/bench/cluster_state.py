@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from shoal_local.nodes import node
 from shoal_local.process import Child
 from shoal_testkit import workload
 from shoal_testkit.nats import NatsServer
+from shoal_testkit.scripted_api import Answer, scripted_api
 
 PODS_PER_NODE = 10
 
@@ -73,8 +75,6 @@ def pod(number: int) -> dict[str, Any]:
 
 async def serve(count: int, folder: Path) -> None:
     """The API server's part, until it is killed."""
-    from shoal_testkit.scripted_api import Answer, scripted_api
-
     notes = {"k8s.io/initial-events-end": "true"}
     end = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9", "annotations": notes}}}
 
@@ -106,8 +106,6 @@ def wait_for(look: Any, what: str, limit: float = 240.0) -> None:
 
 def metric(port: int, name: str) -> float:
     """A value of the service's /metrics; 0 where it is not there yet."""
-    import urllib.request
-
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -44,8 +45,6 @@ class Behind:
 @pytest.fixture(scope="module")
 def behind(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     """The proxy in a loop of its own thread: the tests' loops come and go."""
-    import threading
-
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="proxy")
     thread.start()

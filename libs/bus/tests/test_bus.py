@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,12 +11,6 @@ from shoal_bus import Bus, BusConfig, Change, Conflict, Item, NotAllowed, Unavai
 from shoal_contracts import streams, subjects
 from shoal_contracts.streams import Stream
 from shoal_testkit.nats import NatsServer
-
-
-@pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,13 +19,7 @@ JOB = Owner("batch/v1", "Job", "job", "u-job")
 
 def pod(**fields: object) -> PodRecord:
     found = PodRecord(namespace="ns", name="p", uid="u-p", scheduler_name="kai-scheduler")
-    return replace_record(found, **fields)
-
-
-def replace_record(record: PodRecord, **fields: object) -> PodRecord:
-    import msgspec
-
-    return msgspec.structs.replace(record, **fields)
+    return msgspec.structs.replace(found, **fields)
 
 
 def case(owners: list[Owner] | None = None, **fields: object) -> Case:
@@ -151,8 +146,6 @@ def test_a_group_as_it_was_made_needs_no_change(tags: dict[str, str], minimum: s
 
 
 def test_only_what_differs_is_patched_and_an_administrators_queue_stays() -> None:
-    import msgspec
-
     of = case([replace(JOB, labels={labels.QUEUE: "q", "team": "a"}, annotations={labels.MIN_MEMBER: "4"})])
     have = msgspec.structs.replace(stored(of), queue="moved", min_member=2, labels={labels.QUEUE: "moved"})
     assert changes(wanted(of), have) == {"spec": {"minMember": 4}, "metadata": {"labels": {"team": "a"}}}

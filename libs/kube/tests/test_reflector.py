@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from shoal_kube import Bad, Deleted, Kube, KubeConfig, Put, Reflector, Synced
 from shoal_kube.reflector import INITIAL_END
 from shoal_kube.resources import NODES
 from shoal_model.objects import Node
-from shoal_testkit.scripted_api import Answer, Script, scripted_api, status_object
-
-
-@pytest.fixture
-async def script(tmp_path: Path) -> AsyncIterator[Script]:
-    async with scripted_api(tmp_path) as found:
-        yield found
+from shoal_testkit.scripted_api import Answer, Script, status_object
 
 
 def node(name: str, version: int, uid: str = "") -> dict[str, Any]:

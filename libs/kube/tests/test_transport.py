@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from shoal_kube import AlreadyExists, Conflict, Forbidden, Kube, KubeConfig, KubeError, NotFound, Throttled, Unreachable
 from shoal_kube.errors import Gone, Invalid, from_response
-from shoal_testkit.scripted_api import Answer, Script, scripted_api, status_object
+from shoal_testkit.scripted_api import Answer, Script, status_object
 
 BIND = "POST /api/v1/namespaces/ns/pods/p/binding"
-
-
-@pytest.fixture
-async def script(tmp_path: Path) -> AsyncIterator[Script]:
-    async with scripted_api(tmp_path) as found:
-        yield found
 
 
 def connect(script: Script):

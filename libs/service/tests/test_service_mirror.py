@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,12 +27,6 @@ class Log:
 
     def warning(self, event: str, **details: Any) -> None:
         self.said.append(f"{event}: {details}")
-
-
-@pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as running:
-        yield running
 
 
 @pytest.fixture

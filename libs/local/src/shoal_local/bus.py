@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+import socket
 from pathlib import Path
 
 from shoal_local.process import Child
@@ -65,8 +67,6 @@ class LocalBus:
 
     def start(self) -> None:
         """Start (again, on the same port). Raises NotStarted."""
-        import socket
-
         self.folder.mkdir(parents=True, exist_ok=True)
         passwords = {}
         for user in PERMISSIONS:
@@ -95,6 +95,4 @@ class LocalBus:
 
     def wipe(self) -> None:
         """Delete its data; only while it does not run."""
-        import shutil
-
         shutil.rmtree(self.folder / "js", ignore_errors=True)

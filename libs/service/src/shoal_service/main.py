@@ -60,11 +60,12 @@ class Context(Generic[ConfigT]):
         """Run work in the service's task group: if it fails, the service ends."""
         return self.tasks.create_task(work, name=name)
 
-    async def retry(self, place: str, work: Callable[[], Awaitable[None]], wait: float = 0.2) -> None:
+    async def retry(self, place: str, work: Callable[[], Awaitable[object]], wait: float = 0.2) -> None:
         """Do ``work`` until it succeeds; each failure is counted, logged and waited out (up to 5 s, with jitter)."""
         while True:
             try:
-                return await work()
+                await work()
+                return
             except asyncio.CancelledError:
                 raise
             except Exception as error:

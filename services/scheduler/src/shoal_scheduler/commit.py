@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,7 +11,7 @@ from shoal_bus import Bus, Conflict, Item, Unavailable, Unknown
 from shoal_bus.trace import headers as trace_headers
 from shoal_contracts import streams, subjects
 from shoal_contracts.base import encode
-from shoal_contracts.decision import Decision, Epoch
+from shoal_contracts.decision import Decision, Epoch, Header
 
 MOST = 900
 """Decisions in one batch; the server's bound is 1,000 messages."""
@@ -26,48 +27,48 @@ class StreamLost(Exception):
     """The stream was made anew: the epoch has to be written again."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a commit goes by, and whom it tells."""
+
+    expected: Callable[[str], int]
+    """Pod UID -> sequence that its subject should have."""
+    traces: dict[str, str]
+    """Pod UID -> traceparent."""
+    sent: float
+    tell: Callable[[str, int, int | None], None]
+    """``tell(uid, seq, last)``: stored under ``seq``, or (0) not, its subject being at ``last`` (None: not known)."""
+
+
 class Committer:
-    """Writes decisions of one epoch. ``tell(uid, seq, last)``: stored under ``seq``, or (0) not, its subject being at
-    ``last`` (None: not known)."""
+    """Writes decisions of one epoch."""
 
     def __init__(self, bus: Bus, shard: str, epoch: int, epoch_seq: int) -> None:
         self._bus, self._shard, self.epoch, self._epoch_seq = bus, shard, epoch, epoch_seq
         self._batches = 0
 
-    def _item(self, decision: Decision, expect: int, trace: str, sent: float) -> Item:
-        headers = trace_headers(cause=decision.cause, epoch=decision.epoch, sent=sent, traceparent=trace)
-        return Item(subjects.decision(decision.uid, shard=self._shard), encode(decision), headers, expect)
+    def _item(self, decision: Decision, terms: Terms) -> Item:
+        trace = terms.traces.get(decision.uid, "")
+        headers = trace_headers(cause=decision.cause, epoch=decision.epoch, sent=terms.sent, traceparent=trace)
+        where = subjects.decision(decision.uid, shard=self._shard)
+        return Item(where, encode(decision), headers, terms.expected(decision.uid))
 
-    async def commit(
-        self,
-        gangs: Sequence[Sequence[Decision]],
-        expected: Callable[[str], int],
-        traces: dict[str, str],
-        sent: float,
-        tell: Callable[[str, int, int | None], None],
-    ) -> None:
+    async def commit(self, gangs: Sequence[Sequence[Decision]], terms: Terms) -> None:
         """Commit all gangs, in as few batches as they fit in. Raises Deposed, StreamLost, Unavailable (not committed)."""
         batch: list[Sequence[Decision]] = []
         size = 0
         for gang in gangs:
             if size and size + len(gang) > MOST:
-                await self._batch(batch, expected, traces, sent, tell)
+                await self._batch(batch, terms)
                 batch, size = [], 0
             batch.append(gang)
             size += len(gang)
         if batch:
-            await self._batch(batch, expected, traces, sent, tell)
+            await self._batch(batch, terms)
 
-    async def _batch(
-        self,
-        gangs: Sequence[Sequence[Decision]],
-        expected: Callable[[str], int],
-        traces: dict[str, str],
-        sent: float,
-        tell: Callable[[str, int, int | None], None],
-    ) -> None:
+    async def _batch(self, gangs: Sequence[Sequence[Decision]], terms: Terms) -> None:
         decisions = [d for gang in gangs for d in gang]
-        items = [self._item(d, expected(d.uid), traces.get(d.uid, ""), sent) for d in decisions]
+        items = [self._item(d, terms) for d in decisions]
         # The fence: stored only while the epoch's record is the one that this leader wrote.
         fence = Item(
             subjects.decision("_fence", shard=self._shard), b"{}", expect=self._epoch_seq,
@@ -78,13 +79,13 @@ class Committer:
         try:
             done = await self._bus.commit([fence, *items], name)
         except Conflict:
-            await self._after_refusal(gangs, expected, traces, sent, tell)
+            await self._after_refusal(gangs, terms)
             return
         except Unknown:
-            await self._after_silence(gangs, tell)
+            await self._after_silence(gangs, terms)
             return
         for number, decision in enumerate(decisions, 1):
-            tell(decision.uid, done.first + number, None)
+            terms.tell(decision.uid, done.first + number, None)
 
     async def _check_epoch(self) -> None:
         stored = await self._bus.last(streams.DECISION.name, subjects.epoch(shard=self._shard))
@@ -96,7 +97,7 @@ class Committer:
                 raise Deposed(f"epoch {found.epoch} of {found.holder}")
             raise StreamLost
 
-    async def _standing(self, decision: Decision) -> tuple[bool, int]:
+    async def standing(self, decision: Decision) -> tuple[bool, int]:
         """(whether the subject's last message is this very decision, its sequence or 0)."""
         stored = await self._bus.last(streams.DECISION.name, subjects.decision(decision.uid, shard=self._shard))
         if stored is None:
@@ -105,56 +106,49 @@ class Committer:
             return False, stored.seq
         return _DECISION.decode(stored.data).id == decision.id, stored.seq
 
-    async def _after_refusal(
-        self,
-        gangs: Sequence[Sequence[Decision]],
-        expected: Callable[[str], int],
-        traces: dict[str, str],
-        sent: float,
-        tell: Callable[[str, int, int | None], None],
-    ) -> None:
+    async def _after_refusal(self, gangs: Sequence[Sequence[Decision]], terms: Terms) -> None:
         """Refused: by a newer leader, a stale pod, or because it was stored already. Drop what is stale, try the rest."""
         await self._check_epoch()
         good: list[Sequence[Decision]] = []
         dropped = False
         for gang in gangs:
-            standing = [(d, *await self._standing(d)) for d in gang]
+            standing = [(d, *await self.standing(d)) for d in gang]
             if all(mine for _, mine, _ in standing):
                 for decision, _, seq in standing:
-                    tell(decision.uid, seq, None)
+                    terms.tell(decision.uid, seq, None)
                 dropped = True
-            elif all(seq == expected(d.uid) for d, _, seq in standing):
+            elif all(seq == terms.expected(d.uid) for d, _, seq in standing):
                 good.append(gang)
             else:
                 dropped = True
                 for decision, _, seq in standing:
-                    tell(decision.uid, 0, seq)
+                    terms.tell(decision.uid, 0, seq)
         if not good:
             return
         if not dropped and len(good) == 1:
             # Nothing explains the refusal: decide anew.
             for decision in good[0]:
-                tell(decision.uid, 0, None)
+                terms.tell(decision.uid, 0, None)
         elif dropped:
-            await self._batch(good, expected, traces, sent, tell)
+            await self._batch(good, terms)
         else:
             half = len(good) // 2
-            await self._batch(good[:half], expected, traces, sent, tell)
-            await self._batch(good[half:], expected, traces, sent, tell)
+            await self._batch(good[:half], terms)
+            await self._batch(good[half:], terms)
 
-    async def _after_silence(self, gangs: Sequence[Sequence[Decision]], tell: Callable[[str, int, int | None], None]) -> None:
+    async def _after_silence(self, gangs: Sequence[Sequence[Decision]], terms: Terms) -> None:
         """No answer: read back what is stored."""
         await self._check_epoch()
         for gang in gangs:
             for decision in gang:
-                mine, seq = await self._standing(decision)
-                tell(decision.uid, seq if mine else 0, None if mine else seq)
+                mine, seq = await self.standing(decision)
+                terms.tell(decision.uid, seq if mine else 0, None if mine else seq)
 
     async def close(self, closing: Sequence[tuple[str, int]], ttl: float = 120.0) -> dict[str, int]:
         """Replace terminal records by markers that vanish; gives the markers' sequences by uid. A record that is
         another one by now is left alone."""
         items = [
-            Item(subjects.decision(uid, shard=self._shard), b"", {"Shoal-Deleted": "1"}, seq, ttl=ttl) for uid, seq in closing
+            Item(subjects.decision(uid, shard=self._shard), b"", {Header.DELETED: "1"}, seq, ttl=ttl) for uid, seq in closing
         ]
         try:
             found = await self._bus.publish_many(items)

@@ -123,10 +123,14 @@ class Ledger:
     def decided(self, decisions: Iterable[Decision], now: float) -> None:
         """These are being committed."""
         for decision in decisions:
-            self.entries[decision.uid] = Entry(decision, Phase.COMMITTING, now)
-            if decision.staged:
-                self._staged.setdefault(decision.gang, set()).add(decision.uid)
-                self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
+            self._enter(Entry(decision, Phase.COMMITTING, now))
+
+    def _enter(self, entry: Entry) -> None:
+        decision = entry.decision
+        self.entries[decision.uid] = entry
+        if decision.staged:
+            self._staged.setdefault(decision.gang, set()).add(decision.uid)
+            self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
 
     def committed(self, uid: str, seq: int, now: float) -> list[Instruction]:
         """The decision is stored. It may be over already: its outcome, or the API, can be faster than the answer."""
@@ -151,10 +155,7 @@ class Ledger:
     def adopt(self, decision: Decision, seq: int, now: float) -> list[Instruction]:
         """A decision that the stream holds at takeover is ours now."""
         self.last[decision.uid] = seq
-        self.entries[decision.uid] = Entry(decision, Phase.OPEN, now, seq)
-        if decision.staged:
-            self._staged.setdefault(decision.gang, set()).add(decision.uid)
-            self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
+        self._enter(Entry(decision, Phase.OPEN, now, seq))
         return [Assume(decision.uid, decision.node)]
 
     def stream_lost(self, now: float) -> list[Instruction]:

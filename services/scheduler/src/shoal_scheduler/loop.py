@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shoal_bus import BusError, Unavailable
+from shoal_bus import BusError, Unavailable, trace
+from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
-from shoal_contracts.decision import Decision, GangGo, Outcome, Verb
+from shoal_contracts.decision import Decision, GangGo, Header, Outcome, Verb
 from shoal_contracts.events import GroupEvent, PodEvent
 from shoal_contracts.state import GroupRecord, PodRecord
 from shoal_core import Cluster, CycleResult, cycle
@@ -22,7 +23,7 @@ from shoal_kube.resources import PODS
 from shoal_model import labels, objects
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
-from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, stored_epoch, take_epoch
+from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Context, telemetry
@@ -115,12 +116,9 @@ class Loop:
 
     async def _take_over(self) -> None:
         """Raise the epoch, then adopt what the stream holds."""
-        bus, config, now = self._context.bus, self._context.config, self._context.clock
-        before = await stored_epoch(bus, config.shard)
-        epoch = await self._election.raise_epoch(before) if self._election else before + 1
-        at = await take_epoch(bus, config.shard, epoch, self._context.identity, now.now())
-        self._committer = Committer(bus, config.shard, epoch, at)
-        metrics.EPOCH.set(epoch)
+        bus = self._context.bus
+        before = await stored_epoch(bus, self._context.config.shard)
+        epoch = await self._reign(before)
         # What the leader before saw, and closed its decisions by, must be seen here too.
         seen = await bus.last_seq(streams.STATE.name)
         async with asyncio.timeout(60):
@@ -133,6 +131,15 @@ class Loop:
             # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
             await self._fence_pending(epoch)
         self._context.log.info("leading with epoch", epoch=epoch, adopted=len(self._ledger.entries))
+
+    async def _reign(self, above: int) -> int:
+        """Take an epoch higher than ``above`` and commit under it from now on."""
+        bus, shard = self._context.bus, self._context.config.shard
+        epoch = await self._election.raise_epoch(above) if self._election else above + 1
+        at = await take_epoch(bus, shard, epoch, self._context.identity, self._context.clock.now())
+        self._committer = Committer(bus, shard, epoch, at)
+        metrics.EPOCH.set(epoch)
+        return epoch
 
     async def _adopt(self) -> None:
         shard = self._context.config.shard
@@ -171,19 +178,20 @@ class Loop:
         async def fence(pod: PodRecord) -> None:
             async with self._touching:
                 await self._context.retry(
-                    "scheduler.fence", lambda: self._fence(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
+                    "scheduler.fence", lambda: self._mark_pod(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
                 )
 
         async with asyncio.TaskGroup() as tasks:
             for pod in pods:
                 tasks.create_task(fence(pod))
 
-    async def _fence(self, namespace: str, name: str, uid: str, mark: str) -> None:
+    async def _mark_pod(self, namespace: str, name: str, uid: str, mark: str) -> bytes | None:
+        """Change the pod's version by a mark on it; its JSON afterwards, None if it is gone or another. Raises KubeError."""
         patch = {"metadata": {"uid": uid, "annotations": {labels.GIVEN_UP: mark}}}
         try:
-            await self._kube.merge_patch(PODS.path(name, namespace), patch)
+            return await self._kube.merge_patch(PODS.path(name, namespace), patch)
         except (NotFound, KubeConflict):
-            return
+            return None
 
     # a turn
 
@@ -284,12 +292,8 @@ class Loop:
             return
         self._reporter.pods[pod.uid] = pod
         if not pod.node:
-            cause = news.headers.get("Shoal-Cause", "")
-            self._origin[pod.uid] = (
-                cause,
-                float(news.headers.get("Shoal-Sent", "0")),
-                news.headers.get("traceparent", ""),
-            )
+            cause, parent = news.headers.get(Header.CAUSE, ""), news.headers.get(TRACEPARENT, "")
+            self._origin[pod.uid] = (cause, trace.sent(news.headers), parent)
             return
         if (entry := self._ledger.entries.get(pod.uid)) is not None:
             metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
@@ -325,13 +329,10 @@ class Loop:
 
     async def _touch(self, decision: Decision) -> None:
         """Change the pod's version, so that a late POST of the decision fails."""
-        patch = {"metadata": {"uid": decision.uid, "annotations": {labels.GIVEN_UP: decision.id}}}
         try:
             async with self._touching:
-                body = await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), patch)
-            node: str | None = _POD.decode(body).spec.node_name
-        except (NotFound, KubeConflict):
-            node = None
+                body = await self._mark_pod(decision.namespace, decision.pod, decision.uid, decision.id)
+            node = None if body is None else _POD.decode(body).spec.node_name
         except (KubeError, msgspec.DecodeError) as error:
             self._context.log.info("pod not touched, again soon", pod=decision.pod, error=str(error))
             self._inbox.append(("not touched", decision, None))
@@ -410,7 +411,7 @@ class Loop:
                 self._do(self._ledger.not_committed(uid, last))
 
         try:
-            await self._committer.commit(gangs, self._ledger.expected, traces, clock.now(), tell)
+            await self._committer.commit(gangs, Terms(self._ledger.expected, traces, clock.now(), tell))
         except Deposed:
             raise
         except StreamLost:
@@ -426,19 +427,15 @@ class Loop:
 
     async def _recover(self) -> None:
         """The bus was away or lost its data: make the streams, hold the epoch, give up what nobody can find again."""
-        bus, config = self._context.bus, self._context.config
 
         async def again() -> None:
             await self._streams()
-            before = await stored_epoch(bus, config.shard)
+            before = await stored_epoch(self._context.bus, self._context.config.shard)
             assert self._committer is not None
             if before == self._committer.epoch:
                 await self._read_back()
                 return
-            epoch = await self._election.raise_epoch(max(before, self._committer.epoch)) if self._election else before + 1
-            at = await take_epoch(bus, config.shard, epoch, self._context.identity, self._context.clock.now())
-            self._committer = Committer(bus, config.shard, epoch, at)
-            metrics.EPOCH.set(epoch)
+            epoch = await self._reign(max(before, self._committer.epoch))
             self._context.log.warning("epoch raised after the stream was lost", epoch=epoch)
             self._do(self._ledger.stream_lost(self._context.clock.monotonic()))
 
@@ -447,19 +444,15 @@ class Loop:
 
     async def _read_back(self) -> None:
         """The stream is the same: settle what was being committed when the bus went away."""
+        assert self._committer is not None
         for uid, entry in list(self._ledger.entries.items()):
             if entry.phase is not Phase.COMMITTING:
                 continue
-            where = subjects.decision(uid, shard=self._context.config.shard)
-            stored = await self._context.bus.last(streams.DECISION.name, where)
-            mine = (
-                stored is not None and stored.data and msgspec.json.decode(stored.data, type=Decision).id == entry.decision.id
-            )
-            now = self._context.clock.monotonic()
-            if stored is not None and mine:
-                self._do(self._ledger.committed(uid, stored.seq, now))
+            mine, seq = await self._committer.standing(entry.decision)
+            if mine:
+                self._do(self._ledger.committed(uid, seq, self._context.clock.monotonic()))
             else:
-                self._do(self._ledger.not_committed(uid, stored.seq if stored else 0))
+                self._do(self._ledger.not_committed(uid, seq))
 
     def _events_of(self, result: CycleResult) -> None:
         for uid in (m.uid for g in result.gangs for m in g.members):
