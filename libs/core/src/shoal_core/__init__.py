@@ -1,8 +1,13 @@
 """The scheduling policy as a library: state in, decisions and reasons out. No I/O, no clock, no randomness."""
 
 from shoal_core.cluster import Cluster
-from shoal_core.cycle import cycle
-from shoal_core.kernels.place import warm
-from shoal_core.results import CycleResult, Gang, Placed, QueueShare, Waiting
+from shoal_core.cycle import cycle, run
+from shoal_core.kernels import warm
+from shoal_core.results import CycleResult, Eviction, Gang, Placed, QueueShare, Staleness, Waiting
+from shoal_core.session import Session
+from shoal_core.settings import Settings
 
-__all__ = ["Cluster", "CycleResult", "Gang", "Placed", "QueueShare", "Waiting", "cycle", "warm"]
+__all__ = [
+    "Cluster", "CycleResult", "Eviction", "Gang", "Placed", "QueueShare", "Session", "Settings", "Staleness", "Waiting",
+    "cycle", "run", "warm",
+]  # fmt: skip

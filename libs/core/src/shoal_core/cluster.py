@@ -2,88 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 
 import msgspec
 import numpy as np
 
 from shoal_contracts import state
-from shoal_core.gang import DEFAULT, Member, leaves, tree
-from shoal_core.nodes import Floats, Nodes
-from shoal_core.queues import Queue, Tree, Vector, zeros
-from shoal_core.vocabulary import SHARED_RESOURCES, Interner
-from shoal_model.labels import SCHEDULER_NAME
+from shoal_core.gang import tree
+from shoal_core.kernels.charge import LEAVES, RUNS, WILL
+from shoal_core.nodes import Nodes
+from shoal_core.placement.claims import Claims
+from shoal_core.placement.numa import Ledger
+from shoal_core.queues import Queue, Tree
+from shoal_core.rows import CENT, NOTHING, Floats, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
+from shoal_core.settings import Settings
+from shoal_core.status import (
+    BINDING, BOUND, COUNTED, FAILED, GATED, GONE, PENDING, PIPELINED, RELEASING, RUNNING, STUCK, SUCCEEDED, USED,
+)  # fmt: skip
+from shoal_core.vocabulary import GPU
+from shoal_model import labels
 from shoal_model.podgroup import preemptible, priority
 
-Key = tuple[str, str]
-DONE = frozenset({"Succeeded", "Failed"})
-
-
-@dataclass
-class Pod:
-    """A pod and what it is charged for."""
-
-    record: state.PodRecord
-    number: int
-    """Its class: pods of one class are equal to the scheduler."""
-    request: Floats
-    node: str = ""
-    """Where it is charged: bound there, or decided to go there."""
-    column: int = -1
-    counted: bool = False
-    """Counts as allocated in its group and queue."""
-
-    @property
-    def alive(self) -> bool:
-        """Neither finished nor being deleted."""
-        return self.record.phase not in DONE and not self.record.deleted
-
-    @property
-    def pending(self) -> bool:
-        """Waits for a node."""
-        return self.alive and not self.node and not self.record.gated
-
-
-@dataclass
-class Group:
-    """A pod group with its pods."""
-
-    record: state.GroupRecord | None = None
-    root: Member | None = None
-    pods: dict[str, Pod] = field(default_factory=dict)
-    """By uid."""
-    priority: int = 50
-    preemptible: bool = True
-
-    def leaf_of(self, pod: Pod) -> str:
-        """The leaf that the pod belongs to."""
-        return pod.record.subgroup if self.record and self.record.subgroups else DEFAULT
+UTILITY = frozenset({labels.RESERVATION_APP, labels.SCALING_APP})
+Place = tuple[int, str, tuple[str, ...]]
+"""A pod's status, the name of its node and the shared devices that it uses there."""
 
 
 class Cluster:
     """Everything that decisions depend on. Not thread-safe: one thread owns it.
 
-    ``apply`` and ``remove`` take records as they come; ``assume`` counts a decision that the API does not show yet.
+    ``apply`` and ``remove`` take records as they come; ``assume`` and ``assume_gone`` count a decision that the API does
+    not show yet.
     """
 
-    def __init__(self, scheduler_name: str = SCHEDULER_NAME) -> None:
-        self.scheduler_name = scheduler_name
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
         self.nodes = Nodes()
+        self.claims = Claims(self.settings.queue_label)
+        self.numa = Ledger(self.settings.numa_ignored, self.settings.numa_reconstruct)
         self.pods: dict[str, Pod] = {}
         self.uid_of: dict[Key, str] = {}
-        self.groups: dict[Key, Group] = {}
-        self.assumed: dict[str, str] = {}
-        self.barred: set[str] = set()
-        """Uids of pods that are not to be placed for now (a decision of theirs is being taken back, or was refused)."""
+        self.jobs: dict[Key, Job] = {}
+        self.topologies: dict[str, state.TopologyRecord] = {}
+        self.volumes: dict[tuple[str, str, str], dict[str, object]] = {}
+        """Claims, volumes and storage classes: (kind, namespace, name) -> object."""
+        self.assumed: dict[str, tuple[str, tuple[str, ...]]] = {}
+        """Decided to run: uid -> (node, shared devices)."""
+        self.going: set[str] = set()
+        """Decided to go."""
+        self.given: dict[str, Place] = {}
+        """What the records can't say: see ``place``."""
         self.waiting: set[Key] = set()
-        """Groups that have, or may have, waiting pods."""
-        self._queue_records: dict[str, state.QueueRecord] = {}
-        self._classes: Interner[bytes] = Interner()
-        self._classes_priority: dict[str, state.PriorityClassRecord] = {}
-        self._tree: Tree | None = None
-        self._by_node: dict[str, set[str]] = {}
+        """Groups that have waiting pods."""
+        self.doubtful: set[Key] = set()
+        """Groups whose gang may have lost members, or that are marked so."""
+        self.deleting: set[str] = set()
+        """Uids of pods that are being deleted."""
+        self.by_node: dict[str, dict[str, None]] = {}
+        """Node name -> uids of what is charged there."""
+        self.avoiding: set[str] = set()
+        """Uids of pods on nodes that keep others away (anti-affinity)."""
+        self.stale_since: dict[Key, float] = {}
+        """When a gang was first seen to have lost members, until its record says so."""
         self.changes = 0
         """Counts up with every change that a decision may depend on."""
+        self.kept_domains: dict[str, object] = {}
+        """Kept by placement.topology."""
+        self.now = 0.0
+        self._queue_records: dict[str, state.QueueRecord] = {}
+        self._priority_classes: dict[str, state.PriorityClassRecord] = {}
+        self._shapes: dict[bytes, Shape] = {}
+        self._tree: Tree | None = None
+        self._foreign: set[str] = set()
+        self._memory_pods: set[str] = set()
+        self._claiming: set[str] = set()
+
+    @property
+    def scheduler_name(self) -> str:
+        """Pods of this name are ours."""
+        return self.settings.scheduler_name
 
     # records
 
@@ -93,19 +90,31 @@ class Cluster:
             case state.PodRecord():
                 self._pod(record)
             case state.NodeRecord():
-                self._node(record)
+                if self._in_pool(record.labels):
+                    self._node(record)
+                else:
+                    self.remove("node", "", record.name)
             case state.GroupRecord():
-                self._group(record)
+                if self._in_pool(record.labels):
+                    self._group(record)
             case state.QueueRecord():
-                if self._queue_records.get(record.name) != record:
+                if self._in_pool(record.labels) and self._queue_records.get(record.name) != record:
                     self._queue_records[record.name] = record
                     self._tree = None
             case state.PriorityClassRecord():
-                self._classes_priority[record.name] = record
+                self._priority_classes[record.name] = record
                 self._reprioritise()
+            case state.TopologyRecord():
+                self.topologies[record.name] = record
+            case state.ObjectRecord():
+                self._object(record)
             case _:
                 return
         self.changes += 1
+
+    def _in_pool(self, tags: dict[str, str]) -> bool:
+        label, pool = self.settings.pool_label, self.settings.pool
+        return not label or (tags.get(label) == pool if pool else label not in tags)
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         """An object that is gone; ``kind`` as in the state plane's subjects."""
@@ -114,45 +123,86 @@ class Cluster:
                 if uid := self.uid_of.pop((namespace, name), None):
                     self._forget(uid)
             case "node":
-                for uid in self._by_node.get(name, set()):
-                    self.pods[uid].column = -1
+                if name not in self.nodes.columns:
+                    return
+                for uid in self.by_node.get(name, {}):
+                    pod = self.pods[uid]
+                    self._count(pod, -1.0)
+                    pod.node, pod.accepted = -1, NOTHING
                 self.nodes.remove(name)
             case "group":
-                if group := self.groups.get((namespace, name)):
-                    for pod in group.pods.values():
-                        self._count(pod, False)
-                    group.record = group.root = None
-                    if not group.pods:
-                        del self.groups[namespace, name]
+                if job := self.jobs.get((namespace, name)):
+                    self._detach(job)
+                    job.record, job.queue = None, None
+                    if not job.pods and not job.unknown:
+                        del self.jobs[namespace, name]
             case "queue":
                 if self._queue_records.pop(name, None):
                     self._tree = None
             case "priorityclass":
-                self._classes_priority.pop(name, None)
+                self._priority_classes.pop(name, None)
                 self._reprioritise()
+            case "topology":
+                self.topologies.pop(name, None)
+            case "nrt":
+                self.numa.remove(name)
             case _:
-                return
+                self.claims.remove(kind, namespace, name)
+                self.volumes.pop((kind, namespace, name), None)
         self.changes += 1
 
-    def assume(self, uid: str, node: str) -> None:
+    def _object(self, record: state.ObjectRecord) -> None:
+        if self.claims.put(record):
+            for name in list(self.nodes.columns):
+                gpus = float(self.claims.node_gpus(name))
+                if gpus != self.nodes.claim_gpus[self.nodes.columns[name]]:
+                    found = self.nodes.records[self.nodes.columns[name]]
+                    assert found is not None
+                    self._node(found)
+        elif record.type == "NodeResourceTopology":
+            self.numa.put(record.name, msgspec.json.decode(record.body))
+        else:
+            self.volumes[record.type, record.namespace, record.name] = msgspec.json.decode(record.body)
+
+    # decisions that the API does not show yet
+
+    def assume(self, uid: str, node: str, groups: tuple[str, ...] = ()) -> None:
         """Count the pod as placed on ``node`` until the API shows it, or ``forget``. A pod not known yet counts later."""
-        self.assumed[uid] = node
+        self.assumed[uid] = (node, groups)
         if pod := self.pods.get(uid):
-            self._place(pod, node)
+            self._settle(pod)
+        self.changes += 1
+
+    def assume_gone(self, uid: str) -> None:
+        """Count the pod as being released until the API shows it, or ``forget``."""
+        self.going.add(uid)
+        if pod := self.pods.get(uid):
+            self._settle(pod)
         self.changes += 1
 
     def forget(self, uid: str) -> None:
         """The decision on the pod is off (or the API shows it): count what its record says."""
-        if self.assumed.pop(uid, None) is not None and (pod := self.pods.get(uid)):
-            self._place(pod, pod.record.node)
+        known = self.assumed.pop(uid, None) is not None
+        if uid in self.going:
+            self.going.discard(uid)
+            known = True
+        if known and (pod := self.pods.get(uid)):
+            self._settle(pod)
             self.changes += 1
 
     def bar(self, uid: str, barred: bool) -> None:
         """Keep a pod from being placed, or allow it again."""
-        if barred:
-            self.barred.add(uid)
-        else:
-            self.barred.discard(uid)
+        if pod := self.pods.get(uid):
+            pod.barred = barred
+            if pod.job:
+                pod.job.changed()
+        self.changes += 1
+
+    def place(self, uid: str, status: int, node: str = "", groups: tuple[str, ...] = ()) -> None:
+        """Say what the pod's record can't: its status, node and shared devices. For tools and tests."""
+        self.given[uid] = (status, node, groups)
+        if pod := self.pods.get(uid):
+            self._settle(pod)
         self.changes += 1
 
     # derived
@@ -161,51 +211,71 @@ class Cluster:
     def tree(self) -> Tree:
         """The queue tree with its roll-ups; made anew only after a queue changed."""
         if self._tree is None:
-            self._tree = Tree(self._queue_records)
-            for key, group in self.groups.items():
-                if self.queue_of(group) is None:
+            self._tree = Tree(self._queue_records, self.settings.full_hierarchy)
+            for job in self.jobs.values():
+                job.queue = self._tree.queues.get(job.record.queue) if job.record else None
+                if job.queue is None:
                     continue
-                for pod in group.pods.values():
-                    if pod.counted:
-                        self._charge_queue(group, pod, 1.0)
-                self.waiting.add(key)
+                for pod in job.pods.values():
+                    if pod.status == PENDING:
+                        job.queue.charge_pending(pod.shape.vector)
+                    elif COUNTED[pod.status]:
+                        job.queue.charge(pod.accepted, job.preemptible)
         return self._tree
 
-    def queue_of(self, group: Group) -> Queue | None:
+    def queue_of(self, job: Job) -> Queue | None:
         """The group's queue, if it is in the tree."""
-        return self.tree.queues.get(group.record.queue) if group.record else None
+        return self.tree.queues.get(job.record.queue) if job.record else None
 
-    def request_vector(self, pod: Pod) -> Vector:
-        """CPU, memory and GPUs of a pod: (3,)."""
-        return pod.request[:SHARED_RESOURCES].copy()
+    def total(self) -> Vector:
+        """CPU, memory and GPUs to be divided: what ready nodes have, less what other schedulers' pods use."""
+        found = self.nodes.total()
+        cpu, memory, gpus = float(found[0]), float(found[1]), float(found[2])
+        for uid in self._foreign:
+            pod = self.pods[uid]
+            if pod.node >= 0 and USED[pod.status] and self.nodes.usable[pod.node]:
+                a, b, c = pod.shape.vector
+                cpu, memory, gpus = cpu - a, memory - b, gpus - c
+        return cpu, memory, gpus
 
-    def refresh_requests(self) -> None:
-        """Set every queue's request: what its pods have and what they wait for (policy spec 2.2)."""
-        tree = self.tree
+    def share_out(self) -> Vector:
+        """Set every queue's request and fair share; returns what was divided (policy spec 2)."""
+        tree, total = self.tree, self.total()
+        least = self.nodes.gpu_memories()[0] or 100.0
+        extra: dict[str, float] = {}
+        for uid in self._memory_pods:
+            pod = self.pods[uid]
+            if pod.status == PENDING and pod.job and pod.job.queue:
+                for queue in pod.job.queue.line:
+                    extra[queue.name] = extra.get(queue.name, 0.0) + pod.shape.devices * pod.shape.memory / least
         for queue in tree.queues.values():
-            queue.request = queue.allocated.copy()
-        for key in self.waiting:
-            group = self.groups.get(key)
-            queue = self.queue_of(group) if group else None
-            if group is None or queue is None:
-                continue
-            wanted = zeros()
-            for pod in group.pods.values():
-                if pod.pending:
-                    wanted += pod.request[:SHARED_RESOURCES]
-            for above in queue.line():
-                above.request += wanted
+            have, wait = queue.allocated, queue.pending
+            queue.request = (
+                have[0] + wait[0],
+                have[1] + wait[1],
+                round(have[2] + wait[2] + extra.get(queue.name, 0.0), 9),
+            )
+        tree.share_out(total, self.settings.k_value, self.settings.usage)
+        return total
 
-    # inside
+    # inside: pods
 
-    def _class(self, record: state.PodRecord) -> int:
-        shape = msgspec.json.encode(
+    def _shape(self, record: state.PodRecord) -> Shape:
+        gpus = self.claims.gpu_count(record) if record.claims else 0.0
+        mig = sorted(k for k in record.annotations if k.startswith(labels.MIG_PREFIX))
+        key = msgspec.json.encode(
             (
-                sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity,
-                record.tolerations, record.host_ports, record.claims, record.share,
+                sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity, record.tolerations,
+                record.host_ports, record.claims, record.share, record.volumes, mig, gpus,
+                sorted(record.labels.items()) if record.affinity else None, record.namespace if record.volumes else None,
             )
         )  # fmt: skip
-        return self._classes.number(shape)
+        found = self._shapes.get(key)
+        if found is None:
+            request = self.nodes.vector(record.requests)
+            quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
+            found = self._shapes[key] = Shape(len(self._shapes), record, request, quota, gpus)
+        return found
 
     def _pod(self, record: state.PodRecord) -> None:
         key = (record.namespace, record.name)
@@ -214,125 +284,345 @@ class Cluster:
             self._forget(before)
         self.uid_of[key] = record.uid
         old = self.pods.get(record.uid)
-        if record.scheduler_name != self.scheduler_name and not record.node:
+        ours = record.scheduler_name == self.scheduler_name
+        if not ours and not record.node:
             self._forget(record.uid)
             return
-        if old is not None and old.record.requests == record.requests:
-            number, request = old.number, old.request
-        else:
-            number, request = self._class(record), self.nodes.vector(record.requests)
-        if old is not None and (old.record.group != record.group or old.request is not request):
+        if old is not None and (
+            old.record.group != record.group
+            or old.record.subgroup != record.subgroup
+            or old.record.requests != record.requests
+            or old.record.share != record.share
+            or old.record.claims != record.claims
+        ):
             self._forget(record.uid)
             self.uid_of[key] = record.uid
             old = None
         if old is None:
-            old = self.pods[record.uid] = Pod(record, number, request)
-        elif not record.node:
-            old.number = self._class(record)
-        old.record = record
-        if record.group and record.scheduler_name == self.scheduler_name:
-            group = self.groups.setdefault((record.namespace, record.group), Group())
-            group.pods[record.uid] = old
-            self.waiting.add((record.namespace, record.group))
-        self._place(old, record.node or self.assumed.get(record.uid, ""))
+            old = self.pods[record.uid] = Pod(record, self._shape(record))
+            if not ours and record.labels.get(labels.APP) not in UTILITY:
+                self._foreign.add(record.uid)
+            if old.shape.memory:
+                self._memory_pods.add(record.uid)
+            if record.claims:
+                self._claiming.add(record.uid)
+            if record.group and ours:
+                self._join(old)
+        else:
+            old.record = record
+        if record.deleted:
+            self.deleting.add(record.uid)
+        self._settle(old)
 
-    def _place(self, pod: Pod, node: str) -> None:
-        """Charge the pod to ``node`` (or to none) and count it accordingly."""
-        uid = pod.record.uid
-        if pod.record.phase in DONE:
-            node = ""
-        if pod.node != node:
-            if pod.column >= 0:
-                self.nodes.charge(pod.column, pod.request, -1.0)
-            if pod.node:
-                self._by_node[pod.node].discard(uid)
-            pod.node, pod.column = node, -1
-            if node:
-                self._by_node.setdefault(node, set()).add(uid)
-                pod.column = self.nodes.columns.get(node, -1)
-                if pod.column >= 0:
-                    self.nodes.charge(pod.column, pod.request)
-        if pod.record.group:
-            self.waiting.add((pod.record.namespace, pod.record.group))
-        self._count(pod, bool(node) and pod.alive)
-
-    def _count(self, pod: Pod, counted: bool) -> None:
-        if pod.counted == counted:
+    def _join(self, pod: Pod) -> None:
+        """Put the pod into its group."""
+        key = (pod.record.namespace, pod.record.group)
+        job = self.jobs.get(key)
+        if job is None:
+            job = self.jobs[key] = Job(key)
+            job.set_root(tree(state.GroupRecord(namespace=key[0], name=key[1])))
+        leaf = job.leaf_for(pod.record)
+        if leaf is None:
+            job.unknown[pod.uid] = pod
             return
-        group = self.groups.get((pod.record.namespace, pod.record.group))
-        if group is None or group.record is None:
-            return
-        if self._tree is not None:
-            self._charge_queue(group, pod, 1.0 if counted else -1.0)
-        pod.counted = counted
+        pod.job, pod.leaf = job, leaf
+        job.pods[pod.uid] = pod
+        leaf.count(pod.status, 1)
+        at = len(leaf.pods)
+        while at and pod.order < leaf.pods[at - 1].order:
+            at -= 1
+        leaf.pods.insert(at, pod)
+        job.changed()
 
-    def _charge_queue(self, group: Group, pod: Pod, sign: float) -> None:
-        if group.record and self._tree and (queue := self._tree.queues.get(group.record.queue)):
-            queue.charge(pod.request[:SHARED_RESOURCES], group.preemptible, sign)
+    def _leave(self, pod: Pod) -> None:
+        job, leaf = pod.job, pod.leaf
+        if job is None or leaf is None:
+            return
+        self._count(pod, -1.0)
+        status = pod.status
+        set_status(pod, GONE)
+        leaf.count(GONE, -1)
+        if status == SUCCEEDED:
+            job.succeeded -= 1
+        leaf.pods.remove(pod)
+        del job.pods[pod.uid]
+        pod.job = pod.leaf = None
+        pod.status = status
+        self._look_again(job)
+
+    def _standing(self, pod: Pod) -> Place:
+        """What the pod's record and what was decided say of it (policy spec 1.3)."""
+        if found := self.given.get(pod.uid):
+            return found
+        record = pod.record
+        groups = tuple(record.gpu_groups)
+        match record.phase:
+            case "Succeeded":
+                return SUCCEEDED, "", ()
+            case "Failed":
+                return FAILED, "", ()
+            case "Running":
+                if record.deleted:
+                    late = self.now - record.deleted > self.settings.stuck_after
+                    return STUCK if late else RELEASING, record.node, groups
+                return (RELEASING if pod.uid in self.going else RUNNING), record.node, groups
+            case "Pending":
+                if record.deleted:
+                    return RELEASING, record.node, groups
+                if pod.uid in self.going:
+                    return RELEASING, record.node, groups
+                if record.node:
+                    known = self.assumed.get(pod.uid)
+                    return BOUND, record.node, groups or (known[1] if known and known[0] == record.node else ())
+                if known := self.assumed.get(pod.uid):
+                    return BINDING, known[0], known[1]
+                return (GATED if record.gated else PENDING), "", ()
+            case _:
+                return GONE, record.node, ()
+
+    def _settle(self, pod: Pod) -> None:
+        """Charge and count the pod as its record and what was decided say."""
+        status, name, groups = self._standing(pod)
+        column = self.nodes.columns.get(name, -1) if USED[status] else -1
+        job = pod.job
+        if pod.status == status and pod.node == column and pod.node_name == name and pod.groups == groups:
+            return
+        if job is not None:
+            self._count(pod, -1.0)
+            if pod.status == SUCCEEDED:
+                job.succeeded -= 1
+        if pod.node_name and pod.node_name in self.by_node:
+            self.by_node[pod.node_name].pop(pod.uid, None)
+        if pod.node >= 0:
+            self.charge(pod, pod.node, pod.status, -1)
+        pod.node_name, pod.groups, pod.node = name, groups, column
+        pod.accepted = NOTHING
+        if name and USED[status]:
+            self.by_node.setdefault(name, {})[pod.uid] = None
+        if column >= 0:
+            pod.accepted = self.accepted(pod, column)
+            self.charge(pod, column, status, 1)
+        set_status(pod, status)
+        if pod.record.affinity and pod.record.affinity.anti_required:
+            (self.avoiding.add if column >= 0 else self.avoiding.discard)(pod.uid)
+        if job is not None:
+            if status == SUCCEEDED:
+                job.succeeded += 1
+            self._count(pod, 1.0)
+            self._look_again(job)
+
+    def _look_again(self, job: Job) -> None:
+        """Whether the group has to be looked at in the next cycle."""
+        (self.waiting.add if job.pending else self.waiting.discard)(job.key)
+        record = job.record
+        if record is not None and (record.stale_since or any(leaf.used < leaf.minimum for leaf in job.leaf_list)):
+            self.doubtful.add(job.key)
+        else:
+            self.doubtful.discard(job.key)
+
+    def _count(self, pod: Pod, sign: float) -> None:
+        """Count the pod in its queue, as it stands."""
+        job = pod.job
+        if job is None or self._tree is None or job.queue is None:
+            return
+        if pod.status == PENDING:
+            job.queue.charge_pending(pod.shape.vector, sign)
+        elif COUNTED[pod.status]:
+            job.queue.charge(pod.accepted, job.preemptible, sign)
 
     def _forget(self, uid: str) -> None:
-        pod = self.pods.pop(uid, None)
+        pod = self.pods.get(uid)
         if pod is None:
             return
-        self._place(pod, "")
+        self.given[uid] = (GONE, "", ())
+        self._settle(pod)
+        del self.given[uid]
+        self._leave(pod)
         key = (pod.record.namespace, pod.record.group)
-        if group := self.groups.get(key):
-            group.pods.pop(uid, None)
-            if not group.pods and group.record is None:
-                del self.groups[key]
+        if job := self.jobs.get(key):
+            job.unknown.pop(uid, None)
+            if not job.pods and not job.unknown and job.record is None:
+                del self.jobs[key]
+                self.waiting.discard(key)
+                self.doubtful.discard(key)
+        del self.pods[uid]
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
-        self.barred.discard(uid)
+        for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding):
+            known.discard(uid)
+
+    # inside: what a pod takes of its node
+
+    def memory_on(self, shape: Shape, column: int) -> int:
+        """MiB that a sharing pod takes of each of its devices on the node."""
+        return int(shape.memory) if shape.memory else int(shape.fraction * float(self.nodes.gpu_memory[column]))
+
+    def accepted(self, pod: Pod, column: int) -> Vector:
+        """What the pod counts for in queues on that node (placement spec 1.8)."""
+        shape = pod.shape
+        if not shape.memory:
+            return shape.vector
+        size = float(self.nodes.gpu_memory[column])
+        portion = math.ceil(round(shape.memory / size * CENT, 9)) / CENT if size else 0.0
+        return shape.vector[0], shape.vector[1], round(portion * shape.devices, 6)
+
+    def charge(self, pod: Pod, column: int, status: int, sign: int, slots: bool = True) -> None:
+        """Charge the pod to a node as one of this status (``sign`` 1), or take it off (-1); without ``slots`` its shared
+        devices are left alone."""
+        how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
+        shape, nodes = pod.shape, self.nodes
+        request = shape.request
+        gpus = shape.gpus + shape.claim_gpus
+        reservation = pod.record.labels.get(labels.APP) == labels.RESERVATION_APP
+        if shape.shared or reservation or shape.claim_gpus:
+            request = request.copy()
+            gpus = 0.0
+            if shape.claim_gpus and not shape.shared and not reservation:
+                gpus = shape.gpus + self._claimed(pod, column, sign)
+            request[GPU] = gpus
+        nodes.charge(column, request, shape.rows, how, float(sign))
+        if gpus and nodes.allocatable[GPU, column]:
+            nodes.whole_used[column] += sign * gpus
+        if slots and shape.shared and pod.groups:
+            memory = self.memory_on(shape, column)
+            for group in pod.groups:
+                nodes.charge_slot(column, group, memory, how, sign)
+
+    def _claimed(self, pod: Pod, column: int, sign: int) -> float:
+        """GPUs of its claims that nobody else on the node was charged for."""
+        name = self.nodes.name(column)
+        if sign > 0:
+            pod.charged_gpus = self.claims.charge(pod.record, name, pod.shape.claim_gpus)
+            return pod.charged_gpus
+        return self.claims.discharge(pod.record, name, pod.shape.claim_gpus)
+
+    # inside: nodes, groups
 
     def _node(self, record: state.NodeRecord) -> None:
-        fresh = record.name not in self.nodes.columns
-        self.nodes.put(record)
-        if fresh:
-            column = self.nodes.columns[record.name]
-            for uid in self._by_node.get(record.name, set()):
-                pod = self.pods[uid]
-                pod.column = column
-                self.nodes.charge(column, pod.request)
+        here = [self.pods[uid] for uid in self.by_node.get(record.name, {})]
+        column = self.nodes.columns.get(record.name, -1)
+        if column >= 0 and self._same_room(record, column):
+            self.nodes.records[column] = record
+            return
+        for pod in here:
+            self._count(pod, -1.0)
+            if pod.node >= 0 and pod.shape.claim_gpus:
+                self._claimed(pod, pod.node, -1)
+        column = self.nodes.put(record, float(self.claims.node_gpus(record.name)))
+        for pod in sorted(here, key=lambda p: p.record.labels.get(labels.APP) != labels.RESERVATION_APP):
+            pod.node = column
+            pod.accepted = self.accepted(pod, column)
+            self.charge(pod, column, pod.status, 1)
+            self._count(pod, 1.0)
+
+    def _same_room(self, record: state.NodeRecord, column: int) -> bool:
+        """Whether nothing changed that placing looks at."""
+        old = self.nodes.records[column]
+        assert old is not None
+        return (
+            old.labels == record.labels
+            and old.taints == record.taints
+            and old.allocatable == record.allocatable
+            and old.unschedulable == record.unschedulable
+            and old.ready == record.ready
+            and old.conditions == record.conditions
+            and float(self.nodes.claim_gpus[column]) == self.claims.node_gpus(record.name)
+        )
+
+    def rebuild_node(self, column: int) -> None:
+        """Charge everything on the node anew."""
+        name = self.nodes.name(column)
+        self.nodes.clear(column)
+        for uid in self.by_node.get(name, {}):
+            pod = self.pods[uid]
+            if pod.shape.claim_gpus:
+                self._claimed(pod, column, -1)
+            self.charge(pod, column, pod.status, 1)
+
+    def _detach(self, job: Job) -> None:
+        for pod in job.pods.values():
+            self._count(pod, -1.0)
+        if self._tree is not None:
+            job.queue = None
 
     def _group(self, record: state.GroupRecord) -> None:
         key = (record.namespace, record.name)
-        group = self.groups.setdefault(key, Group())
-        value = priority(record.priority_class, self._classes_priority)
-        changed = group.record is None or (group.record.queue, group.preemptible) != (
-            record.queue,
-            preemptible(record, value),
-        )
-        if changed:
-            for pod in group.pods.values():
-                self._count(pod, False)
-        group.record, group.root = record, tree(record)
-        group.priority, group.preemptible = value, preemptible(record, value)
-        if changed:
-            for pod in group.pods.values():
-                self._count(pod, bool(pod.node) and pod.alive)
-        self.waiting.add(key)
+        job = self.jobs.get(key)
+        if job is None:
+            job = self.jobs[key] = Job(key)
+        value = priority(record.priority_class, self._priority_classes)
+        may = preemptible(record, value)
+        old = job.record
+        if old is None or old.queue != record.queue or job.preemptible != may:
+            self._detach(job)
+            job.record, job.preemptible = record, may
+            job.queue = self.queue_of(job) if self._tree is not None else None
+            for pod in job.pods.values():
+                self._count(pod, 1.0)
+        shaped = old is None or not job.leaf_list or (
+            (old.subgroups, old.min_member, old.min_subgroup, old.topology)
+            != (record.subgroups, record.min_member, record.min_subgroup, record.topology)
+        )  # fmt: skip
+        job.record, job.priority, job.preemptible, job.created = record, value, may, record.created
+        if shaped:
+            self._reshape(job, record)
+        job.changed()
+        self._look_again(job)
+
+    def _reshape(self, job: Job, record: state.GroupRecord) -> None:
+        """Another tree of subgroups: every pod finds its leaf anew."""
+        pods = [*job.pods.values(), *job.unknown.values()]
+        for pod in list(job.pods.values()):
+            self._leave(pod)
+        job.unknown.clear()
+        job.pending = job.active = job.counted = job.succeeded = 0
+        job.held = NOTHING
+        job.set_root(tree(record))
+        for pod in pods:
+            status, pod.status = pod.status, GONE
+            self._join(pod)
+            set_status(pod, status)
+            if pod.job is None:
+                pod.status = status
+                continue
+            job.succeeded += status == SUCCEEDED
+            self._count(pod, 1.0)
 
     def _reprioritise(self) -> None:
-        for group in self.groups.values():
-            if group.record is not None:
-                self._group(group.record)
+        for job in list(self.jobs.values()):
+            if job.record is not None:
+                self._group(job.record)
+
+    def open(self, now: float) -> None:
+        """A cycle begins: what depends on the time is brought up to date."""
+        self.now = now
+        for uid in self.deleting:
+            self._settle(self.pods[uid])
+        for uid in list(self._claiming):
+            record = self.pods[uid].record
+            if self.pods[uid].shape.claim_gpus != self.claims.gpu_count(record):
+                self._forget(uid)
+                self._pod(record)
+        if not self.numa.empty:
+            running: dict[str, list[tuple]] = {}
+            for name, uids in self.by_node.items():
+                for uid in uids:
+                    pod = self.pods[uid]
+                    pod.zones = self.numa.recorded(name, pod.record)
+                    if pod.status not in (RELEASING, STUCK):
+                        running.setdefault(name, []).append(self.numa.written(name, pod.record))
+            self.numa.open(running)
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""
-        idle = self.nodes.allocatable.copy()
-        for pod in self.pods.values():
-            if pod.node in self.nodes.columns:
-                idle[: pod.request.shape[0], self.nodes.columns[pod.node]] -= pod.request
+        idle, releasing = self.nodes.idle.copy(), self.nodes.releasing.copy()
+        queues = {q.name: (q.allocated, q.fixed, q.pending) for q in self.tree.queues.values()}
+        for column in self.nodes.columns.values():
+            self.rebuild_node(column)
         np.testing.assert_allclose(idle, self.nodes.idle, atol=1e-6)
+        np.testing.assert_allclose(releasing, self.nodes.releasing, atol=1e-6)
+        self._tree = None
         for queue in self.tree.queues.values():
-            want = zeros()
-            for group in self.groups.values():
-                mine = self.queue_of(group)
-                if mine is not None and queue in mine.line():
-                    for pod in group.pods.values():
-                        if pod.node and pod.alive:
-                            want += pod.request[:SHARED_RESOURCES]
-            np.testing.assert_allclose(want, queue.allocated, atol=1e-6)
+            np.testing.assert_allclose(queues[queue.name], (queue.allocated, queue.fixed, queue.pending), atol=1e-6)
 
-    def leaves_of(self, group: Group) -> list[str]:
-        """Names of the group's leaves."""
-        return [leaf.name for leaf in leaves(group.root)] if group.root else []
+
+__all__ = ["Cluster", "Floats"]

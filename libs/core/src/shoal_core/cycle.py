@@ -1,33 +1,123 @@
-"""One cycle: fair shares, order, actions. State and work budget in, decisions and reasons out."""
+"""One cycle: fair shares, order, actions. State, time and settings in, decisions and reasons out."""
 
 from __future__ import annotations
 
-from shoal_core.actions.allocate import Allocation, Job, job_of
+from collections.abc import Iterable
+
+from shoal_core import reasons
+from shoal_core.actions.allocate import allocate
+from shoal_core.actions.consolidate import Consolidate
+from shoal_core.actions.evicting import Evicting
+from shoal_core.actions.preempt import Preempt
+from shoal_core.actions.reclaim import Reclaim
+from shoal_core.actions.stale import evict_stale
 from shoal_core.cluster import Cluster
-from shoal_core.results import CycleResult, QueueShare
+from shoal_core.order.jobs import Sorted
+from shoal_core.placement.walk import Walk
+from shoal_core.protection import delayed_until
+from shoal_core.results import CycleResult, QueueShare, Waiting
+from shoal_core.rows import Job
+from shoal_core.session import Session
+from shoal_core.settings import ALLOCATE, CONSOLIDATION, PREEMPT, RECLAIM, STALE, Settings
+
+SEARCHING: dict[str, type[Evicting]] = {CONSOLIDATION: Consolidate, RECLAIM: Reclaim, PREEMPT: Preempt}
 
 
-def cycle(cluster: Cluster, *, spread: bool = False) -> CycleResult:
-    """Decide what starts now. What is decided is assumed in ``cluster`` at once: commit it, or ``forget`` it.
+def cycle(cluster: Cluster, *, now: float = 0.0, settings: Settings | None = None) -> CycleResult:
+    """Decide what starts and what goes now. What is decided is assumed in ``cluster`` at once: commit it, or ``forget`` it.
 
-    The same cluster gives the same result. Groups of which nothing waits cost nothing.
+    The same cluster, time and settings give the same result. Groups of which nothing waits cost nothing.
     """
-    result = CycleResult()
-    cluster.refresh_requests()
-    cluster.tree.share_out(cluster.nodes.total())
-    jobs: list[Job] = []
-    for key in sorted(cluster.waiting):
-        group = cluster.groups.get(key)
-        found = job_of(cluster, key, group) if group else None
-        if isinstance(found, Job):
-            jobs.append(found)
-        elif found is not None:
-            result.waiting.append(found)
-        else:
-            cluster.waiting.discard(key)
-    Allocation(cluster, result, spread).run(jobs)
+    session = Session(cluster, now, settings)
+    run(session)
+    return session.close()
+
+
+def run(session: Session, actions: Iterable[str] | None = None) -> None:
+    """The actions in order; ``session.close`` ends the cycle."""
+    cluster = session.cluster
+    jobs = _jobs(session)
+    walk = Walk(session)
+    orders: list[Sorted] = []
+    tried = False
+    for action in actions if actions is not None else session.settings.actions:
+        if action == ALLOCATE:
+            allocate(session, walk, jobs)
+            tried = True
+            orders = []
+        elif action == STALE:
+            evict_stale(session)
+        elif any(j.pending for j in jobs):
+            if not orders:
+                orders = _orders(cluster)
+            SEARCHING[action](session, walk, *orders).run(jobs)
+    for job in jobs:
+        if job.pending:
+            session.result.waiting.append(_why(session, job, tried))
     for queue in cluster.tree.queues.values():
-        result.queues.append(
-            QueueShare(queue.name, tuple(queue.share.tolist()), tuple(queue.allocated.tolist()), tuple(queue.request.tolist()))
-        )
-    return result
+        session.result.queues.append(QueueShare(queue.name, queue.share, queue.allocated, queue.request))
+
+
+def _orders(cluster: Cluster) -> list[Sorted]:
+    """Running jobs that may be victims, and waiting ones."""
+
+    def served(job: Job) -> bool:
+        return job.queue is not None and not job.queue.children
+
+    everyone = cluster.jobs.values()
+    running = Sorted(everyone, lambda j: j.active > 0 and j.preemptible and served(j))
+    waiting = [cluster.jobs[key] for key in sorted(cluster.waiting)]
+    return [running, Sorted(waiting, lambda j: j.pending > 0 and served(j))]
+
+
+def _jobs(session: Session) -> list[Job]:
+    """The groups that may start pods; of the others it is said why not."""
+    found: list[Job] = []
+    for key in sorted(session.cluster.waiting):
+        job = session.cluster.jobs[key]
+        if (wrong := _wrong(session, job)) is not None:
+            record = job.record
+            session.result.waiting.append(Waiting(*key, record.queue if record else "", *wrong, reasons.waiting_uids(job)))
+        elif job.ready:
+            if job.chunk(True, session.least_memory)[0]:
+                found.append(job)
+        else:
+            assert job.record is not None
+            session.result.waiting.append(
+                Waiting(*key, job.record.queue, "NotEnoughPods", reasons.not_ready(job), reasons.waiting_uids(job))
+            )
+    return found
+
+
+def _wrong(session: Session, job: Job) -> tuple[str, str] | None:
+    """What keeps a group from being looked at: (code, message)."""
+    cluster, record = session.cluster, job.record
+    if record is None:
+        return "PodGroupNotFound", f"PodGroup {job.key[0]}/{job.name}, which the pod names, does not exist"
+    if record.error:
+        return "InvalidPodGroup", record.error
+    queue = job.queue
+    if queue is None:
+        told = cluster.tree.problems.get(record.queue) or f"queue {record.queue!r} does not exist: create it, or name another"
+        return "QueueDoesNotExist", told
+    if queue.children:
+        return "QueueDoesNotExist", f"queue {queue.name} has queues below it: name one of those"
+    for pod in job.pods.values():
+        if pod.pending and pod.record.error:
+            return "InvalidPod", f"pod {pod.record.name}: {pod.record.error}"
+    return None
+
+
+def _why(session: Session, job: Job, tried: bool) -> Waiting:
+    failure, record = session.why.get(job.key), job.record
+    assert record is not None
+    uids = reasons.waiting_uids(job)
+    until = delayed_until(job)
+    if until > session.now:
+        text = f"may take no room from others for another {until - session.now:g} s (spec.preemptionDelay)"
+        if failure is not None:
+            text = f"{failure.message}; {text}"
+        return Waiting(*job.key, record.queue, "PreemptionDelayNotElapsed", text, uids, failure.details if failure else {})
+    if failure is None:
+        return Waiting(*job.key, record.queue, "Unschedulable", "no room was found" if tried else "not tried", uids)
+    return Waiting(*job.key, record.queue, failure.code, failure.message, uids, failure.details)

@@ -1,102 +1,248 @@
-"""Gangs: the tree of a pod group's subgroups, and which of its pods are to start together next."""
+"""Gangs: a pod group's tree of subgroups, which of its pods start together next, and which go together first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from shoal_contracts.state import GroupRecord
+from shoal_contracts.state import GroupRecord, TopologyConstraint
+from shoal_core.status import ACTIVE, ALIVE, GATED, PENDING, RELEASING, USED
+
+if TYPE_CHECKING:
+    from shoal_core.rows import Pod
 
 DEFAULT = "default"
 
 
-@dataclass
-class Member:
-    """A node of the tree. A leaf has ``minimum`` pods that it needs, an inner one subgroups; None: all of them."""
+class PodSet:
+    """A leaf: ``minimum`` of its pods run together. Counts follow the pods' statuses."""
 
-    name: str
-    minimum: int | None
-    leaf: bool
-    children: list[Member] = field(default_factory=list)
+    __slots__ = ("active", "alive", "gated", "minimum", "name", "parent", "pending", "pods", "ready_pods", "topology", "used")
+
+    def __init__(self, name: str, minimum: int, topology: TopologyConstraint | None = None) -> None:
+        self.name, self.minimum, self.topology = name, minimum, topology
+        self.parent: SubGroupSet | None = None
+        self.pods: list[Pod] = []
+        """In task order."""
+        self.pending = self.active = self.used = self.alive = self.gated = 0
+
+    def count(self, status: int, by: int) -> None:
+        """One pod more (``by`` 1) or less (-1) in this status."""
+        if status == PENDING:
+            self.pending += by
+        elif status == GATED:
+            self.gated += by
+        if ACTIVE[status]:
+            self.active += by
+        if USED[status]:
+            self.used += by
+        if ALIVE[status]:
+            self.alive += by
 
     @property
-    def needed(self) -> int:
-        """Pods (leaf) or children (inner) that it needs."""
-        if self.leaf:
-            return self.minimum or 0
-        return len(self.children) if self.minimum is None else self.minimum
+    def satisfied(self) -> bool:
+        """Its minimum is placed."""
+        return self.active >= self.minimum
+
+    @property
+    def ready(self) -> bool:
+        """Enough pods exist for its minimum."""
+        return self.alive - self.gated >= self.minimum
+
+    @property
+    def order(self) -> tuple[int, int, float, str]:
+        """Order among siblings (policy spec 3.6): unsatisfied first, then those with a minimum, then the emptier."""
+        return _order(self.active, self.minimum, self.name)
 
 
-def tree(group: GroupRecord) -> Member:
-    """The group's tree. Without subgroups: one leaf ``default`` with minMember (1 if it is not given)."""
-    root = Member("", group.min_subgroup, leaf=False)
+class SubGroupSet:
+    """An inner node: ``minimum`` of its members are needed, all of them where none is given."""
+
+    __slots__ = ("children", "given", "name", "parent", "topology")
+
+    def __init__(self, name: str, given: int | None, topology: TopologyConstraint | None = None) -> None:
+        self.name, self.given, self.topology = name, given, topology
+        self.parent: SubGroupSet | None = None
+        self.children: list[PodSet | SubGroupSet] = []
+
+    @property
+    def minimum(self) -> int:
+        """So many members are needed."""
+        return len(self.children) if self.given is None else self.given
+
+    @property
+    def satisfied_children(self) -> int:
+        """So many members have what they need."""
+        return sum(1 for child in self.children if child.satisfied)
+
+    @property
+    def satisfied(self) -> bool:
+        """Enough members have what they need."""
+        return self.satisfied_children >= self.minimum
+
+    @property
+    def ready(self) -> bool:
+        """Enough members can have what they need."""
+        return sum(1 for child in self.children if child.ready) >= self.minimum
+
+    @property
+    def order(self) -> tuple[int, int, float, str]:
+        """As for leaves, by members."""
+        return _order(self.satisfied_children, self.minimum, self.name)
+
+
+Member = PodSet | SubGroupSet
+
+
+def _order(count: int, minimum: int, name: str) -> tuple[int, int, float, str]:
+    if count < minimum:
+        return 0, 0, 0.0, name
+    if minimum == 0:
+        return 1, 1, float(count), name
+    return 1, 0, count / minimum, name
+
+
+def tree(group: GroupRecord) -> SubGroupSet:
+    """The group's tree. Without subgroups, or with a malformed tree: one leaf ``default`` (policy spec 1.5)."""
+    root = SubGroupSet("", group.min_subgroup, _constraint(group.topology))
     if not group.subgroups:
-        root.minimum = None
-        root.children.append(Member(DEFAULT, 1 if group.min_member is None else group.min_member, leaf=True))
+        root.given = None
+        _hang(root, PodSet(DEFAULT, 1 if group.min_member is None else max(0, group.min_member)))
         return root
-    parents = {s.parent for s in group.subgroups}
-    members = {
-        s.name: Member(s.name, s.min_subgroup if s.name in parents else (s.min_member or 0), leaf=s.name not in parents)
-        for s in group.subgroups
-    }
+    parents = {s.parent.lower() for s in group.subgroups if s.parent}
+    members: dict[str, Member] = {}
     for s in group.subgroups:
-        members.get(s.parent, root).children.append(members[s.name])
+        if s.name in parents:
+            members[s.name] = SubGroupSet(s.name, s.min_subgroup, _constraint(s.topology))
+        else:
+            members[s.name] = PodSet(s.name, max(s.min_member or 0, 0), _constraint(s.topology))
+    sound = len(members) == len(group.subgroups) and parents <= members.keys()
+    if sound:
+        for s in group.subgroups:
+            above = members[s.parent.lower()] if s.parent else root
+            assert isinstance(above, SubGroupSet)
+            _hang(above, members[s.name])
+        sound = len(list(leaves(root))) == sum(isinstance(m, PodSet) for m in members.values())
+    if not sound:
+        root = SubGroupSet("", None)
+        _hang(root, PodSet(DEFAULT, 1))
     return root
 
 
-def leaves(member: Member) -> list[Member]:
+def _hang(above: SubGroupSet, member: Member) -> None:
+    member.parent = above
+    above.children.append(member)
+
+
+def _constraint(found: TopologyConstraint | None) -> TopologyConstraint | None:
+    return found if found and found.topology else None
+
+
+def leaves(member: Member) -> Iterator[PodSet]:
     """The leaves below, in the order in which they stand."""
-    if member.leaf:
-        return [member]
-    return [leaf for child in member.children for leaf in leaves(child)]
+    if isinstance(member, PodSet):
+        yield member
+    else:
+        for child in member.children:
+            yield from leaves(child)
 
 
-Count = Callable[[str], int]
+# what starts next
 
 
-def satisfied(member: Member, active: Count) -> bool:
-    """Whether enough is running or placed; ``active`` gives the pods of a leaf that are."""
-    if member.leaf:
-        return active(member.name) >= member.needed
-    return sum(satisfied(c, active) for c in member.children) >= member.needed
+def _candidates(leaf: PodSet, real: bool) -> list[Pod]:
+    if real or leaf.pods is None:
+        return [p for p in leaf.pods if p.status == PENDING and not p.barred]
+    return [p for p in leaf.pods if (p.status == PENDING and not p.barred) or (p.status == RELEASING and p.virtual)]
 
 
-def ready(member: Member, alive: Count) -> bool:
-    """Whether enough pods exist for the minimum to be met at all."""
-    if member.leaf:
-        return alive(member.name) >= member.needed
-    return sum(ready(c, alive) for c in member.children) >= member.needed
+def next_pods(member: Member, real: bool) -> list[Pod]:
+    """The pods to be placed together next (policy spec 1.6).
 
-
-def _order(member: Member, active: Count) -> tuple[object, ...]:
-    """Order among siblings (policy spec 3.6): unsatisfied first, then those with a minimum, then the emptier."""
-    count = active(member.name) if member.leaf else sum(satisfied(c, active) for c in member.children)
-    need = member.needed
-    if count < need:
-        return (0, 0, 0.0, member.name)
-    if need == 0:
-        return (1, 1, float(count), member.name)
-    return (1, 0, count / need, member.name)
-
-
-def next_chunk(member: Member, active: Count, pending: Mapping[str, list[str]]) -> list[str]:
-    """Uids of the pods to be placed together next (policy spec 1.6).
-
-    Below the minimum: what is missing of the first members that are needed. Above it: one pod more.
-    ``pending`` holds the waiting pods of each leaf, in their order.
+    Below the minimum: what is missing of the first members that are needed. Above it: one pod more. ``real`` False
+    counts pods that were evicted in the current simulation as waiting.
     """
-    if member.leaf:
-        waiting = pending.get(member.name, [])
-        missing = member.needed - active(member.name)
-        return waiting[:missing] if missing > 0 else waiting[:1]
-    ordered = sorted(member.children, key=lambda c: _order(c, active))
-    if satisfied(member, active):
-        for child in ordered:
-            if found := next_chunk(child, active, pending):
+    if isinstance(member, PodSet):
+        found = _candidates(member, real)
+        missing = member.minimum - member.active
+        return found[:missing] if missing > 0 else found[:1]
+    children = member.children
+    if len(children) > 1:
+        children = sorted(children, key=lambda c: c.order)
+    if member.satisfied:
+        for child in children:
+            if found := next_pods(child, real):
                 return found
         return []
     found = []
-    for child in ordered[: member.needed]:
-        if not satisfied(child, active):
-            found += next_chunk(child, active, pending)
+    for child in children[: member.minimum]:
+        if not child.satisfied:
+            found += next_pods(child, real)
     return found
+
+
+# what goes first
+
+
+class Remaining:
+    """The active pods of a gang without those that were taken already: counts for the choice of the next victims."""
+
+    def __init__(self, root: SubGroupSet, taken: frozenset[str] = frozenset()) -> None:
+        self.root, self.taken = root, taken
+
+    def pods(self, leaf: PodSet) -> list[Pod]:
+        """What is left of a leaf, in task order."""
+        return [p for p in leaf.pods if ACTIVE[p.status] and p.uid not in self.taken]
+
+    def _count(self, member: Member) -> int:
+        if isinstance(member, PodSet):
+            return len(self.pods(member)) if self.taken else member.active
+        return sum(1 for child in member.children if self._count(child) >= child.minimum)
+
+    def _surplus(self, member: Member) -> bool:
+        """Whether a descendant has more than it needs."""
+        assert isinstance(member, SubGroupSet)
+        for child in member.children:
+            if self._count(child) > child.minimum or (isinstance(child, SubGroupSet) and self._surplus(child)):
+                return True
+        return False
+
+    def _elastic(self, member: SubGroupSet) -> list[Pod]:
+        count = self._count(member)
+        if count == 0:
+            return []
+        ordered = sorted(member.children, key=lambda c: _order(self._count(c), c.minimum, c.name), reverse=True)
+        if count > member.minimum or self._surplus(member):
+            for child in ordered:
+                if isinstance(child, SubGroupSet):
+                    if found := self._elastic(child):
+                        return found
+                elif self._count(child) > child.minimum:
+                    return self.pods(child)[-1:]
+        if member.minimum < count:
+            for child in ordered:
+                if found := [p for leaf in leaves(child) for p in self.pods(leaf)]:
+                    return found
+        return []
+
+    def next_victims(self) -> tuple[list[Pod], bool]:
+        """(pods that go together next, whether others stay): surplus pods one by one, a surplus member, then all
+        (policy spec 1.7)."""
+        everything = [p for leaf in leaves(self.root) for p in self.pods(leaf)]
+        found = self._elastic(self.root) or everything
+        return found, len(found) < len(everything)
+
+    def elasticity(self) -> int:
+        """0: a leaf is below its minimum; 2: none is, and one is above; 1: all are exactly at it."""
+        return elasticity((len(self.pods(leaf)), leaf.minimum) for leaf in leaves(self.root))
+
+
+def elasticity(counts: Iterator[tuple[int, int]]) -> int:
+    """From (active, minimum) of each leaf: 0 below, 1 exact, 2 above (policy spec 3.2)."""
+    state = 1
+    for active, minimum in counts:
+        if active < minimum:
+            return 0
+        if active > minimum:
+            state = 2
+    return state

@@ -1,4 +1,4 @@
-"""The nodes as columns: one row per resource, one column per node, updated in place."""
+"""The nodes as columns: one row per resource, one column per node, updated in place; and their shared GPUs as slots."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal_contracts.state import NodeRecord, PodRecord
+from shoal_core.kernels.charge import charge, charge_slot
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
-from shoal_core.vocabulary import CPU, FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
+from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Shape, mig_gpus
+from shoal_core.vocabulary import CPU, FIRST_RESOURCES, GPU, MEMORY, PODS, SHARED_RESOURCES, Interner
+from shoal_model import labels
 
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 DEFAULT_PODS = 110.0
+DEFAULT_GPU_MEMORY = 100
+NO_STRATEGY, SINGLE, MIXED = range(3)
+STRATEGIES = {"single": SINGLE, "mixed": MIXED}
+TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+
+_BY_NODE = {
+    "usable": np.uint8, "cpu_only": np.uint8, "mig": np.uint8, "strategy": np.uint8, "synced": np.uint8,
+    "rank": np.int64, "gpu_memory": np.int64, "room": np.int64, "whole_used": np.float64, "devices": np.float64,
+    "claim_gpus": np.float64,
+}  # fmt: skip
+_BY_SLOT = {"used": np.int64, "leaving": np.int64, "held": np.int64, "marked": np.uint8, "known": np.uint8}
 
 
 def usable(record: NodeRecord) -> bool:
@@ -20,11 +35,47 @@ def usable(record: NodeRecord) -> bool:
     return record.ready and not record.unschedulable and all(record.conditions.get(p, "False") == "False" for p in PRESSURES)
 
 
-class Nodes:
-    """Arrays (resources, nodes), float64: ``allocatable`` and ``idle`` (what is left of it).
+def gpu_memory(record: NodeRecord) -> tuple[int, bool]:
+    """(MiB of each GPU, whether the node says so): the label, in bytes or MiB, down to hundreds (placement spec 1.6)."""
+    text = record.labels.get(labels.GPU_MEMORY_LABEL, "")
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        return DEFAULT_GPU_MEMORY, False
+    value = int(text)
+    if value >= 1 << 20:
+        value >>= 20
+    return value - value % 100, True
 
-    A node that goes leaves its column empty and unusable; the next new node takes it.
+
+def is_gpu(resource: str) -> bool:
+    """Names that end in ``gpu`` all count as GPUs (placement spec 1.1)."""
+    return resource.endswith("gpu")
+
+
+class Nodes:
+    """Arrays (resources, nodes), float64: ``allocatable``, ``idle`` (what is free), ``releasing`` (what will be).
+
+    ``usable``, ``cpu_only``, ``mig``, ``strategy``, ``synced`` are flags by node (uint8); ``gpu_memory`` is MiB of each
+    GPU, ``room`` the most free MiB of a shared one (-1: none), ``whole_used`` GPUs used whole, ``devices`` how many
+    there are. Shared GPUs are slots, arrays (nodes, slots): see ``kernels.charge.charge_slot``. A node that goes leaves
+    its column empty and unusable; the next new node takes it.
     """
+
+    usable: Bytes
+    cpu_only: Bytes
+    mig: Bytes
+    strategy: Bytes
+    synced: Bytes
+    rank: Ints
+    gpu_memory: Ints
+    room: Ints
+    whole_used: Floats
+    devices: Floats
+    claim_gpus: Floats
+    used: Ints
+    leaving: Ints
+    held: Ints
+    marked: Bytes
+    known: Bytes
 
     def __init__(self) -> None:
         self.resources = Interner(FIRST_RESOURCES)
@@ -32,17 +83,28 @@ class Nodes:
         self.records: list[NodeRecord | None] = []
         self.allocatable: Floats = np.zeros((len(FIRST_RESOURCES), 0))
         self.idle: Floats = np.zeros((len(FIRST_RESOURCES), 0))
-        self.usable: Bytes = np.zeros(0, np.uint8)
-        self.cpu_only: Bytes = np.zeros(0, np.uint8)
-        self.rank: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.releasing: Floats = np.zeros((len(FIRST_RESOURCES), 0))
+        for name, kind in _BY_NODE.items():
+            setattr(self, name, np.zeros(0, kind))
+        for name, kind in _BY_SLOT.items():
+            setattr(self, name, np.zeros((0, 4), kind))
+        self.slots: list[dict[str, int]] = []
+        """By node: id of a shared device -> its slot."""
+        self.slot_names: list[list[str]] = []
         self.version = 0
-        """Changes whenever labels, taints, or the set of nodes changed."""
+        """Changes whenever labels, taints, sizes, or the set of nodes changed."""
         self._profiles: Interner[tuple[object, ...]] = Interner()
         self._profile_of: list[int] = []
         self._free: list[int] = []
-        self._ranked = -1
+        self._ranked = self._totalled = -1
+        self._total: Floats = np.zeros(SHARED_RESOURCES)
+        self._largest: Floats = np.zeros(0)
+        self._memories = (0.0, 0.0)
         self._allowed: dict[int, tuple[int, Bytes]] = {}
         self._verdicts: dict[tuple[int, int], bool] = {}
+
+    def __len__(self) -> int:
+        return len(self.columns)
 
     def _grow(self, columns: int, rows: int) -> None:
         have_rows, have = self.allocatable.shape
@@ -52,73 +114,155 @@ class Nodes:
         while wide < columns:
             wide *= 2
         tall = max(rows, have_rows)
-        for name in ("allocatable", "idle"):
+        for name in ("allocatable", "idle", "releasing"):
             bigger = np.zeros((tall, wide))
             bigger[:have_rows, :have] = getattr(self, name)
             setattr(self, name, bigger)
-        for name in ("usable", "cpu_only"):
-            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(wide - have, np.uint8)]))
-        self.rank = np.concatenate([self.rank, np.zeros(wide - have, np.int64)])
+        if wide == have:
+            return
+        for name, kind in _BY_NODE.items():
+            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(wide - have, kind)]))
+        for name, kind in _BY_SLOT.items():
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros((wide - have, old.shape[1]), kind)]))
         self._allowed.clear()
 
     def vector(self, requests: dict[str, float]) -> Floats:
-        """A pod's requests as a column: (resources,), one pod included."""
-        numbers = {self.resources.number(name): value for name, value in requests.items()}
+        """A pod's requests as a column: (resources,), one pod included, GPUs left to the shape."""
+        numbers = {self.resources.number(name): value for name, value in requests.items() if not is_gpu(name)}
         self._grow(0, len(self.resources))
         found = np.zeros(self.allocatable.shape[0])
         for number, value in numbers.items():
             found[number] = value
+        found[GPU] = requests.get(labels.GPU, 0.0) + requests.get("amd.com/gpu", 0.0)
         found[PODS] = 1.0
         return found
 
-    def put(self, record: NodeRecord) -> None:
-        """A node that is new or changed; what runs on it stays charged."""
+    def put(self, record: NodeRecord, claim_gpus: float = 0.0) -> int:
+        """A node that is new or changed; its column. What runs on it has to be charged anew by the caller."""
         column = self.columns.get(record.name)
         if column is None:
             column = self._free.pop() if self._free else len(self.records)
             if column == len(self.records):
                 self.records.append(None)
                 self._profile_of.append(-1)
+                self.slots.append({})
+                self.slot_names.append([])
             self.columns[record.name] = column
-            self.version += 1
         for name in record.allocatable:
-            self.resources.number(name)
+            self.resources.number("nvidia.com/gpu" if is_gpu(name) else name)
         self._grow(column + 1, len(self.resources))
-        used = self.allocatable[:, column] - self.idle[:, column]
         have = np.zeros(self.allocatable.shape[0])
         have[PODS] = DEFAULT_PODS
         for name, value in record.allocatable.items():
-            have[self.resources.number(name)] = value
+            if not is_gpu(name):
+                have[self.resources.number(name)] = value
+        have[GPU] = record.allocatable.get(labels.GPU, 0.0) + record.allocatable.get("amd.com/gpu", 0.0) + claim_gpus
         self.allocatable[:, column] = have
-        self.idle[:, column] = have - used
         self.usable[column] = usable(record)
-        self.cpu_only[column] = have[GPU] == 0
+        self.claim_gpus[column] = claim_gpus
+        self._gpus(record, column)
         self.records[column] = record
-        labels = tuple(sorted((k, v) for k, v in record.labels.items() if k != "kubernetes.io/hostname"))
+        node_labels = tuple(sorted((k, v) for k, v in record.labels.items() if k != "kubernetes.io/hostname"))
         taints = tuple((t.key, t.value, t.effect) for t in record.taints)
-        profile = self._profiles.number((labels, taints))
-        if self._profile_of[column] != profile:
-            self._profile_of[column] = profile
-            self.version += 1
+        self._profile_of[column] = self._profiles.number((node_labels, taints))
+        self.version += 1
+        self.clear(column)
+        return column
+
+    def _gpus(self, record: NodeRecord, column: int) -> None:
+        tags, gpus = record.labels, float(self.allocatable[GPU, column])
+        enabled = tags.get(labels.MIG_ENABLED)
+        if enabled is not None:
+            mig = enabled in TRUE
+        else:
+            mig = any(name.startswith(labels.MIG_PREFIX) and value > 0 for name, value in record.allocatable.items())
+        self.mig[column] = mig
+        self.strategy[column] = STRATEGIES.get(tags.get(labels.MIG_STRATEGY, ""), NO_STRATEGY) if mig else NO_STRATEGY
+        self.cpu_only[column] = not mig and gpus <= 0
+        self.gpu_memory[column], self.synced[column] = gpu_memory(record)
+        count = tags.get(labels.GPU_COUNT_LABEL, "")
+        self.devices[column] = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else int(gpus)
+
+    def clear(self, column: int) -> None:
+        """Nothing is charged to the node."""
+        self.idle[:, column] = self.allocatable[:, column]
+        self.releasing[:, column] = 0.0
+        self.whole_used[column] = 0.0
+        self.room[column] = -1
+        for name in _BY_SLOT:
+            getattr(self, name)[column] = 0
+        self.slots[column].clear()
+        self.slot_names[column].clear()
 
     def remove(self, name: str) -> None:
         """A node that is gone. What was charged to it is forgotten."""
         column = self.columns.pop(name, None)
         if column is None:
             return
-        self.allocatable[:, column] = 0
-        self.idle[:, column] = 0
+        self.allocatable[:, column] = 0.0
+        self.clear(column)
         self.usable[column] = 0
+        self.cpu_only[column] = 0
         self.records[column] = None
         self._profile_of[column] = -1
         self._free.append(column)
         self.version += 1
 
-    def charge(self, column: int, request: Floats, sign: float = 1.0) -> None:
-        """Take ``request`` from a node's idle resources; ``sign`` -1 gives it back."""
-        self.idle[: request.shape[0], column] -= sign * request
+    def name(self, column: int) -> str:
+        """The node's name."""
+        record = self.records[column]
+        return record.name if record else ""
 
-    def ranks(self) -> NDArray[np.int64]:
+    # shared devices
+
+    def slot(self, column: int, group: str) -> int:
+        """The slot of a shared device, a new one if the node does not know it."""
+        slots = self.slots[column]
+        found = slots.get(group)
+        if found is None:
+            found = slots[group] = len(self.slot_names[column])
+            self.slot_names[column].append(group)
+            if found >= self.used.shape[1]:
+                for name, kind in _BY_SLOT.items():
+                    old = getattr(self, name)
+                    setattr(self, name, np.concatenate([old, np.zeros(old.shape, kind)], axis=1))
+        return found
+
+    def charge_slot(self, column: int, group: str, memory: int, how: int, sign: int) -> None:
+        """Charge a shared device, see ``kernels.charge.charge_slot``."""
+        slot = self.slot(column, group)
+        charge_slot(
+            self.idle, self.releasing, self.whole_used, self.devices, self.gpu_memory, self.used, self.leaving, self.held,
+            self.marked, self.known, self.room, column, slot, memory, how, sign,
+        )  # fmt: skip
+
+    def saved_slots(self, column: int, groups: tuple[str, ...]) -> tuple[object, ...]:
+        """Everything that charging these devices may change, for ``restore_slots``."""
+        found: list[tuple[int, int, int, int, int, int]] = []
+        for group in groups:
+            s = self.slot(column, group)
+            found.append(
+                (s, int(self.used[column, s]), int(self.leaving[column, s]), int(self.held[column, s]),
+                 int(self.marked[column, s]), int(self.known[column, s]))
+            )  # fmt: skip
+        return (found, float(self.idle[GPU, column]), float(self.releasing[GPU, column]), int(self.room[column]))
+
+    def restore_slots(self, column: int, saved: tuple[object, ...]) -> None:
+        """Undo what was charged to devices of the node since ``saved_slots``."""
+        slots, idle, releasing, room = saved
+        for s, used, leaving, held, marked, known in slots:  # type: ignore[attr-defined]
+            self.used[column, s], self.leaving[column, s], self.held[column, s] = used, leaving, held
+            self.marked[column, s], self.known[column, s] = marked, known
+        self.idle[GPU, column], self.releasing[GPU, column], self.room[column] = idle, releasing, room
+
+    def charge(self, column: int, request: Floats, rows: Ints, how: int, sign: float = 1.0) -> None:
+        """Charge whole resources, see ``kernels.charge.charge``."""
+        charge(self.idle, self.releasing, self.allocatable, request, rows, column, how, sign)
+
+    # derived
+
+    def ranks(self) -> Ints:
         """Rank of each node by name, for ties."""
         if self._ranked != self.version:
             for rank, name in enumerate(sorted(self.columns)):
@@ -126,31 +270,99 @@ class Nodes:
             self._ranked = self.version
         return self.rank
 
-    def allowed(self, number: int, pod: PodRecord) -> Bytes:
-        """0 or 1 per column: nodes that pods of class ``number`` may use by labels and taints. Kept until these change."""
-        kept = self._allowed.get(number)
+    def allowed(self, shape: Shape, pod: PodRecord, restrict: bool = False) -> Bytes:
+        """0 or 1 per column: nodes that such pods may use by labels, taints and kind of device. Kept until these change."""
+        kept = self._allowed.get(shape.number)
         if kept is None or kept[0] != self.version:
             mask = np.zeros(self.usable.shape[0], np.uint8)
             own_names = names_nodes(pod)
             for column, record in enumerate(self.records):
                 if record is None:
                     continue
-                key = (number, self._profile_of[column])
+                key = (shape.number, self._profile_of[column])
                 verdict = None if own_names else self._verdicts.get(key)
                 if verdict is None:
                     verdict = selected(pod, record.name, record.labels) and tolerated(pod, record.taints)
+                    if restrict:
+                        verdict = verdict and (labels.CPU_WORKER if shape.cpu_only else labels.GPU_WORKER) in record.labels
                     if not own_names:
                         self._verdicts[key] = verdict
                 mask[column] = verdict
-            kept = self._allowed[number] = (self.version, mask)
-        return kept[1] & self.usable
+            mask &= self.usable & self._device_kind(shape)
+            kept = self._allowed[shape.number] = (self.version, mask)
+        return kept[1]
+
+    def _device_kind(self, shape: Shape) -> Bytes:
+        """Nodes whose kind of GPU suits the request (placement spec 2.4, steps 2 and 3)."""
+        if shape.cpu_only and not shape.legacy_mig:
+            return np.ones_like(self.usable)
+        if shape.legacy_mig:
+            return np.zeros_like(self.usable)
+        good = np.ones(self.usable.shape[0], bool)
+        if shape.kind == MIG:
+            good &= self.mig == 1
+        else:
+            good &= self.strategy != MIXED
+        if shape.kind != REGULAR:
+            good &= self.strategy != SINGLE
+        if shape.shared:
+            good &= self.claim_gpus == 0
+        if shape.kind == GPU_MEMORY:
+            good &= self.synced == 1
+        return good.astype(np.uint8)
+
+    def _refresh(self) -> None:
+        if self._totalled == self.version:
+            return
+        ready = self.usable.astype(float)
+        self._total = (self.allocatable[:SHARED_RESOURCES] * ready).sum(axis=1)
+        for number, name in enumerate(self.resources.values):
+            if weight := mig_gpus(name):
+                self._total[GPU] += weight * float((self.allocatable[number] * ready).sum())
+        self._largest = self.allocatable.max(axis=1, initial=0.0)
+        sizes = [int(self.gpu_memory[c]) for c in self.columns.values() if self.gpu_memory[c] > DEFAULT_GPU_MEMORY]
+        self._memories = (float(min(sizes)), float(max(sizes))) if sizes else (0.0, 0.0)
+        self._totalled = self.version
 
     def total(self) -> Floats:
-        """CPU, memory and GPUs of all usable nodes: (3,)."""
-        return (self.allocatable[:SHARED_RESOURCES] * self.usable).sum(axis=1)
+        """CPU, memory and GPUs of all nodes that are ready: (3,)."""
+        self._refresh()
+        return self._total
 
-    def preferred(self, request: Floats) -> tuple[Bytes, int]:
-        """(nodes that come first for such a pod, the resource that is packed): CPU-only pods go to CPU-only nodes."""
-        if request[GPU] > 0:
-            return np.zeros_like(self.cpu_only), GPU
-        return self.cpu_only, CPU
+    def largest(self) -> Floats:
+        """The most that one node has of each resource: (resources,)."""
+        self._refresh()
+        return self._largest
+
+    def gpu_memories(self) -> tuple[float, float]:
+        """(least, most) MiB of a GPU among nodes that say so; 0 if none does."""
+        self._refresh()
+        return self._memories
+
+    def free_gpus(self) -> Floats:
+        """Idle and leaving GPUs of each node, the free parts of shared ones and MIG instances included: (nodes,)."""
+        found = self.idle[GPU] + self.releasing[GPU]
+        for number, name in enumerate(self.resources.values):
+            if weight := mig_gpus(name):
+                found = found + weight * (self.idle[number] + self.releasing[number])
+        if self.used.any():
+            memory = np.maximum(self.gpu_memory, 1)[:, None].astype(float)
+            taken = np.ceil(np.round(self.held / memory * 100, 9)) / 100
+            found = found + np.where(self.held > 0, 1 - taken, 0.0).sum(axis=1)
+            leaving = np.ceil(np.round(self.leaving / memory * 100, 9)) / 100
+            partly = (self.leaving > 0) & ~((self.leaving == self.used) & (self.used != 0))
+            found = found + np.where(partly, leaving, 0.0).sum(axis=1)
+        return found
+
+    def free_gpu_memory(self) -> Floats:
+        """MiB of GPU memory that is idle or leaving on each node: (nodes,)."""
+        whole = np.floor(np.maximum(self.idle[GPU], 0)) + np.floor(np.maximum(self.releasing[GPU], 0))
+        shared = np.where(self.held > 0, self.gpu_memory[:, None] - self.held, 0).sum(axis=1) + np.maximum(self.leaving, 0).sum(axis=1)
+        return whole * self.gpu_memory + shared
+
+    def bound_row(self, cpu_only: bool) -> int:
+        """The resource that is packed or spread for such pods."""
+        return CPU if cpu_only else GPU
+
+
+__all__ = ["CPU", "GPU", "MEMORY", "PODS", "Nodes", "gpu_memory", "usable"]

@@ -49,7 +49,21 @@ GIVEN_UP = "shoal.dev/given-up-decision"
 """scheduler, on a pod: the decision that must no longer take effect."""
 TRACE = "shoal.dev/trace"
 
+KUBEFLOW_ROLE = "training.kubeflow.org/job-role"
+RAY_NODE_TYPE = "ray.io/node-type"
+TASK_PRIORITY = "kai.scheduler/task-priority"
+"""User: order of a pod inside its subgroup; the higher first."""
+APP = "app"
+RESERVATION_APP = "kai-resource-reservation"
+SCALING_APP = "scaling-pod"
+
 GPU = "nvidia.com/gpu"
+GPU_COUNT_LABEL = "nvidia.com/gpu.count"
+MIG_PREFIX = "nvidia.com/mig-"
+MIG_STRATEGY = "nvidia.com/mig.strategy"
+MIG_ENABLED = "node-role.kubernetes.io/mig-enabled"
+CPU_WORKER = "node-role.kubernetes.io/cpu-worker"
+GPU_WORKER = "node-role.kubernetes.io/gpu-worker"
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
 
 POD_ANNOTATIONS = frozenset(

@@ -131,7 +131,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
         deleted=_time(meta.deletion_timestamp),
         scheduler_name=spec.scheduler_name,
         labels=tags,
-        annotations={k: v for k, v in notes.items() if k in labels.POD_ANNOTATIONS},
+        annotations={k: v for k, v in notes.items() if k in labels.POD_ANNOTATIONS or k.startswith(labels.MIG_PREFIX)},
         owners=_owners(meta),
         group=notes.get(labels.GROUP, ""),
         subgroup=tags.get(labels.SUBGROUP, ""),

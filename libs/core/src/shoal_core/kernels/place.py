@@ -1,4 +1,4 @@
-"""Place a run of equal pods on nodes, best node first, one pod at a time."""
+"""Place pods on nodes, best node first, one pod at a time (placement spec 2.1, 3.1, 3.2, 8.3)."""
 
 from __future__ import annotations
 
@@ -10,130 +10,363 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
+PACK, SPREAD, NEITHER = range(3)
+AVAILABLE, SHARING, PREFERRED = 1000.0, 10000.0, 10.0
+DENSITY = 9.0
+
 
 @njit(
-    "int64(float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], int64[::1], float64[::1], int64[::1],"
-    " int64, int64, int64, int64[::1])",
+    "int64(float64[:,::1], float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], float64[::1],"
+    " float64[::1], int64[::1], float64[::1], int64[::1], int64, int64, int64, int64, int64, int64, int64, int64[::1], int64[::1])",
     cache=True,
     nogil=True,
 )
 def place_run(
     idle: Floats,
+    releasing: Floats,
     allocatable: Floats,
+    candidates: Bytes,
     allowed: Bytes,
     preferred: Bytes,
+    room: Ints,
+    extra: Floats,
+    devices: Floats,
     rank: Ints,
     request: Floats,
     rows: Ints,
     by: int,
-    spread: int,
+    strategy: int,
+    availability: int,
+    sharing: int,
+    only_later: int,
+    charged: int,
     count: int,
     out: Ints,
+    later: Ints,
 ) -> int:
     """Place up to ``count`` pods that ask for ``request`` each; returns how many found a node.
 
-    ``idle`` and ``allocatable`` are (resources, nodes); ``idle`` is charged for what is placed. ``allowed`` and
-    ``preferred`` are 0 or 1 for each node, ``rank`` orders nodes of equal score (smaller first). Only the resources in
-    ``rows`` are asked for. ``by`` is the resource that is packed, or spread if ``spread`` is 1. ``out`` receives the
-    node of each pod placed. Score: preferred nodes first, then least idle of ``by`` (pack) or the largest idle share
-    of it (spread), then rank (placement spec 3.1 and 3.2).
+    Resources are (resources, nodes). ``candidates`` are the nodes that compete (0 or 1), ``allowed`` those that the pods
+    may use. A node fits if nothing is asked for beyond idle + releasing, in any resource. Score: ``extra`` + 1000 if it
+    fits in idle (``availability`` 1) + 10000 if ``sharing`` and it has a shared GPU with room + 10 if ``preferred`` +
+    0 to 9 by how full it is in resource ``by`` (pack) or 0 to 1 by how empty (spread, of ``devices`` for GPUs); ties go
+    by ``rank``. ``out`` receives the node of each pod, ``later`` 1 where it has to wait for what is being released
+    (always, if ``only_later``). With ``charged``, idle and releasing are charged for what is placed.
     """
     nodes = idle.shape[1]
+    total = request.shape[0]
     done = 0
+    last = -1
     while done < count:
         best = -1
-        best_preferred = 0
-        best_score = 0.0
-        for n in range(nodes):
-            if allowed[n] == 0:
-                continue
+        best_score = -np.inf
+        best_later = 0
+        if last >= 0 and strategy == 0 and allocatable[by, last] != 0.0:
+            # What packs stays on its node while it fits as it did before: nothing else became more attractive.
+            fits_idle = True
             fits = True
-            for i in range(rows.shape[0]):
-                r = rows[i]
-                if idle[r, n] < request[r]:
+            for r in range(total):
+                if request[r] > idle[r, last]:
+                    fits_idle = False
+                if request[r] > idle[r, last] + releasing[r, last]:
                     fits = False
                     break
-            if not fits:
-                continue
-            if spread == 1:
-                score = idle[by, n] / allocatable[by, n] if allocatable[by, n] > 0 else 0.0
-            else:
-                score = -idle[by, n] if allocatable[by, n] > 0 else -np.inf
-            if best >= 0:
-                if preferred[n] < best_preferred:
+            was_later = later[done - 1]
+            if fits and (only_later == 0) and ((fits_idle and was_later == 0) or (not fits_idle and was_later == 1)):
+                best = last
+                best_later = was_later
+        if best < 0:
+            least = np.inf
+            most = 0.0
+            if strategy == 0:
+                for n in range(nodes):
+                    if candidates[n] == 1 and allocatable[by, n] != 0.0:
+                        v = idle[by, n] + releasing[by, n]
+                        if v < least:
+                            least = v
+                        if v > most:
+                            most = v
+            for n in range(nodes):
+                if candidates[n] == 0 or allowed[n] == 0:
                     continue
-                if preferred[n] == best_preferred:
-                    if score < best_score:
-                        continue
-                    if score == best_score and rank[n] > rank[best]:
-                        continue
-            best = n
-            best_preferred = preferred[n]
-            best_score = score
+                if request[by] > idle[by, n] + releasing[by, n]:
+                    continue
+                fits = True
+                fits_idle = True
+                for r in range(total):
+                    have = idle[r, n]
+                    if request[r] > have:
+                        fits_idle = False
+                        if request[r] > have + releasing[r, n]:
+                            fits = False
+                            break
+                    elif releasing[r, n] < 0.0 and request[r] > have + releasing[r, n]:
+                        fits = False
+                        break
+                if not fits:
+                    continue
+                score = extra[n]
+                if sharing == 1 and room[n] >= 0:
+                    score += 10000.0
+                if availability == 1 and fits_idle:
+                    score += 1000.0
+                if preferred[n] == 1:
+                    score += 10.0
+                if strategy == 0:
+                    if allocatable[by, n] != 0.0 and most != 0.0:
+                        if least == most:
+                            score += 9.0
+                        else:
+                            score += 9.0 * (1.0 - (idle[by, n] + releasing[by, n] - least) / (most - least))
+                elif strategy == 1:
+                    size = devices[n] if by == 2 else allocatable[by, n]
+                    if size != 0.0:
+                        score += (idle[by, n] + releasing[by, n]) / size
+                if score > best_score or (score == best_score and rank[n] < rank[best]):
+                    best = n
+                    best_score = score
+                    best_later = 0 if fits_idle else 1
         if best < 0:
             break
-        for i in range(rows.shape[0]):
-            r = rows[i]
-            idle[r, best] -= request[r]
+        if only_later == 1:
+            best_later = 1
+        if charged == 1:
+            for i in range(rows.shape[0]):
+                r = rows[i]
+                if allocatable[r, best] != 0.0:
+                    if best_later == 1:
+                        releasing[r, best] -= request[r]
+                    else:
+                        idle[r, best] -= request[r]
         out[done] = best
+        later[done] = best_later
+        last = best
         done += 1
     return done
 
 
 def place_run_slowly(
     idle: Floats,
+    releasing: Floats,
     allocatable: Floats,
+    candidates: Bytes,
     allowed: Bytes,
     preferred: Bytes,
+    room: Ints,
+    extra: Floats,
+    devices: Floats,
     rank: Ints,
     request: Floats,
     rows: Ints,
     by: int,
-    spread: int,
+    strategy: int,
+    availability: int,
+    sharing: int,
+    only_later: int,
+    charged: int,
     count: int,
     out: Ints,
+    later: Ints,
 ) -> int:
     """The twin of ``place_run``: the same, by sorting."""
     for done in range(count):
-        fitting = [n for n in range(idle.shape[1]) if allowed[n] and all(idle[r, n] >= request[r] for r in rows)]
+        free = idle + releasing
+        among = [n for n in range(idle.shape[1]) if candidates[n]]
+        sized = [float(free[by, n]) for n in among if allocatable[by, n]]
+        least, most = min(sized, default=0.0), max([0.0, *sized])
+
+        def score(n: int, free: Floats = free, least: float = least, most: float = most) -> float:
+            found = float(extra[n]) + (SHARING if sharing and room[n] >= 0 else 0.0)
+            found += AVAILABLE if availability and (request <= idle[:, n]).all() else 0.0
+            found += PREFERRED if preferred[n] else 0.0
+            if strategy == PACK and allocatable[by, n] and most:
+                found += DENSITY if least == most else DENSITY * (1.0 - (float(free[by, n]) - least) / (most - least))
+            size = float(devices[n] if by == 2 else allocatable[by, n])
+            return found + (float(free[by, n]) / size if strategy == SPREAD and size else 0.0)
+
+        fitting = [n for n in among if allowed[n] and (request <= free[:, n]).all()]
         if not fitting:
             return done
-
-        def score(n: int) -> tuple[int, float, int]:
-            have, size = float(idle[by, n]), float(allocatable[by, n])
-            if spread:
-                key = have / size if size > 0 else 0.0
-            else:
-                key = -have if size > 0 else -np.inf
-            return -int(preferred[n]), -key, int(rank[n])
-
-        best = min(fitting, key=score)
-        idle[rows, best] -= request[rows]
-        out[done] = best
+        best = min(fitting, key=lambda n: (-score(n), int(rank[n])))
+        waits = bool(only_later) or bool((request > idle[:, best]).any())
+        if charged:
+            for r in rows:
+                if allocatable[r, best]:
+                    (releasing if waits else idle)[r, best] -= request[r]
+        out[done], later[done] = best, waits
     return count
 
 
+@njit(
+    "int64(float64[:,::1], float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], int64[::1], float64[::1], float64[::1],"
+    " int64[::1], int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], uint8[:,::1], float64[::1], float64, int64, int64,"
+    " int64, int64, int64, int64, int64, int64, int64[::1])",
+    cache=True,
+    nogil=True,
+)
+def place_shared(
+    idle: Floats,
+    releasing: Floats,
+    allocatable: Floats,
+    candidates: Bytes,
+    allowed: Bytes,
+    room: Ints,
+    extra: Floats,
+    devices: Floats,
+    rank: Ints,
+    gpu_memory: Ints,
+    used: Ints,
+    leaving: Ints,
+    held: Ints,
+    known: Bytes,
+    request: Floats,
+    fraction: float,
+    memory: int,
+    wanted: int,
+    strategy: int,
+    availability: int,
+    sharing: int,
+    device_order: int,
+    pods_row: int,
+    only_later: int,
+    out: Ints,
+) -> int:
+    """The best node for one pod that asks for parts of ``wanted`` GPUs, and its devices; -1 if there is none.
+
+    ``fraction`` of each GPU, or ``memory`` MiB of each. Slots are (nodes, slots), see ``charge_slot``. ``device_order``:
+    0 the fullest device first, 1 the emptiest (unused ones before), 2 as they come. ``pods_row`` -1: no check for the
+    reservation pod that a new shared device needs. ``out`` (2 + wanted,) receives whether it has to wait for what is
+    being released, the memory of each device, and the slots (-1: a device that is not shared yet).
+    """
+    nodes = idle.shape[1]
+    total = request.shape[0]
+    slots = used.shape[1]
+    least = np.inf
+    most = 0.0
+    if strategy == 0:
+        for n in range(nodes):
+            if candidates[n] == 1 and allocatable[2, n] != 0.0:
+                v = idle[2, n] + releasing[2, n]
+                if v < least:
+                    least = v
+                if v > most:
+                    most = v
+    best = -1
+    best_score = -np.inf
+    best_idle = False
+    best_need = 0
+    for n in range(nodes):
+        if candidates[n] == 0 or allowed[n] == 0:
+            continue
+        size = gpu_memory[n]
+        need = memory if memory > 0 else int(fraction * size)
+        if room[n] < need and idle[2, n] + releasing[2, n] < 1.0:
+            continue
+        fits = True
+        fits_idle = True
+        for r in range(total):
+            if r == 2:
+                continue
+            if request[r] > idle[r, n]:
+                fits_idle = False
+                if allocatable[r, n] == 0.0:
+                    fits = False
+                    break
+            if request[r] > idle[r, n] + releasing[r, n]:
+                fits = False
+                break
+        if not fits:
+            continue
+        if memory > 0 and memory > size:
+            continue
+        joinable = 0
+        if room[n] >= need and size >= 100:
+            if wanted == 1:
+                joinable = 1
+            else:
+                for s in range(slots):
+                    if used[n, s] != 0 and held[n, s] != leaving[n, s] and size - held[n, s] + leaving[n, s] >= need:
+                        joinable += 1
+        whole = 0
+        if idle[2, n] > 0.0 or releasing[2, n] > 0.0:
+            whole = max(0, int(idle[2, n]) + int(releasing[2, n]))
+        if joinable + whole < wanted:
+            continue
+        if np.floor(idle[2, n]) + joinable < wanted:
+            fits_idle = False
+        if pods_row >= 0 and idle[pods_row, n] + releasing[pods_row, n] < 2.0 and (joinable < wanted or device_order == 1):
+            continue
+        score = extra[n]
+        if sharing == 1 and room[n] >= need:
+            score += 10000.0
+        if availability == 1 and fits_idle:
+            score += 1000.0
+        if strategy == 0:
+            if allocatable[2, n] != 0.0 and most != 0.0:
+                if least == most:
+                    score += 9.0
+                else:
+                    score += 9.0 * (1.0 - (idle[2, n] + releasing[2, n] - least) / (most - least))
+        elif strategy == 1 and devices[n] != 0.0:
+            score += (idle[2, n] + releasing[2, n]) / devices[n]
+        if score > best_score or (score == best_score and rank[n] < rank[best]):
+            best = n
+            best_score = score
+            best_idle = fits_idle
+            best_need = need
+    if best < 0:
+        return -1
+    n = best
+    whole = 0
+    if idle[2, n] > 0.0 or releasing[2, n] > 0.0:
+        whole = max(0, int(idle[2, n]) + int(releasing[2, n]))
+    waits = only_later == 1
+    taken = np.zeros(slots, np.uint8)
+    for i in range(wanted):
+        pick = -1
+        pick_score = -np.inf
+        if gpu_memory[n] >= 100:
+            for s in range(slots):
+                if taken[s] == 1 or used[n, s] == 0 or held[n, s] == leaving[n, s]:
+                    continue
+                if gpu_memory[n] - held[n, s] + leaving[n, s] < best_need:
+                    continue
+                value = 0.0
+                if device_order == 0:
+                    value = used[n, s] / gpu_memory[n]
+                elif device_order == 1:
+                    value = 1.0 - used[n, s] / gpu_memory[n]
+                if value > pick_score:
+                    pick = s
+                    pick_score = value
+        if whole > 0 and (pick < 0 or (device_order == 1 and pick_score < 1.0)):
+            pick = -1
+            whole -= 1
+            if not best_idle:
+                waits = True
+        elif pick >= 0:
+            taken[pick] = 1
+            if not best_idle or known[n, pick] == 0 or gpu_memory[n] - held[n, pick] < best_need:
+                waits = True
+        out[2 + i] = pick
+    out[0] = 1 if waits else 0
+    out[1] = best_need
+    return best
+
+
 @njit("void(float64[:,::1], uint8[::1], float64[::1], int64[::1], int64[::1])", cache=True, nogil=True)
-def count_short(idle: Floats, allowed: Bytes, request: Floats, rows: Ints, out: Ints) -> None:
-    """For each resource in ``rows``: on how many allowed nodes too little of it is idle. ``out`` is (len(rows),)."""
+def count_short(free: Floats, allowed: Bytes, request: Floats, rows: Ints, out: Ints) -> None:
+    """For each resource in ``rows``: on how many allowed nodes too little of it is free. ``out`` is (len(rows),)."""
     for i in range(rows.shape[0]):
         r = rows[i]
         short = 0
-        for n in range(idle.shape[1]):
-            if allowed[n] == 1 and idle[r, n] < request[r]:
+        for n in range(free.shape[1]):
+            if allowed[n] == 1 and free[r, n] < request[r]:
                 short += 1
         out[i] = short
 
 
-def count_short_slowly(idle: Floats, allowed: Bytes, request: Floats, rows: Ints, out: Ints) -> None:
+def count_short_slowly(free: Floats, allowed: Bytes, request: Floats, rows: Ints, out: Ints) -> None:
     """The twin of ``count_short``."""
     for i, r in enumerate(rows):
-        out[i] = sum(1 for n in range(idle.shape[1]) if allowed[n] and idle[r, n] < request[r])
-
-
-def warm() -> None:
-    """Load every kernel (from numba's cache, or by compiling): call it before the first cycle."""
-    one, ones, ranks = np.ones((4, 1)), np.ones(1, np.uint8), np.zeros(1, np.int64)
-    rows, out = np.array([0], np.int64), np.zeros(1, np.int64)
-    place_run(one.copy(), one, ones, ones, ranks, np.ones(4), rows, 0, 0, 1, out)
-    count_short(one, ones, np.ones(4), rows, out)
+        out[i] = sum(1 for n in range(free.shape[1]) if allowed[n] and free[r, n] < request[r])

@@ -1,0 +1,144 @@
+"""What consolidation, reclaim and preempt share: take jobs in order, pass the gates, search, commit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
+from shoal_core.placement.walk import Walk
+from shoal_core.protection import delayed_until
+from shoal_core.results import Eviction
+from shoal_core.rows import Job, Pod, Vector
+from shoal_core.search.signatures import Failures
+from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
+from shoal_core.session import EVICTED, Session
+from shoal_core.settings import Budgets
+from shoal_core.status import PIPELINED, RELEASING
+
+
+class Evicting:
+    """One run of such an action."""
+
+    name = ""
+    only_preemptible = False
+
+    def __init__(self, session: Session, walk: Walk, running: Sorted, pending: Sorted) -> None:
+        self.session, self.walk, self.running, self.pending = session, walk, running, pending
+        self._failures = Failures()
+
+    # what the actions differ in
+
+    def scope(self, job: Job) -> str:
+        """Failures are remembered by this."""
+        return job.queue.name if job.queue else ""
+
+    @abstractmethod
+    def may_try(self, job: Job, chunk: Vector) -> bool | None:
+        """Whether the job may take room from others; None counts as a failed attempt."""
+
+    @abstractmethod
+    def victims(self, job: Job, chunk: Vector) -> Victims:
+        """A fresh order of candidates."""
+
+    def prepare(self, job: Job, chunk: Vector) -> None:
+        """Before the search: what validation looks back at."""
+
+    @abstractmethod
+    def validate(self, scenario: Scenario, probe: Probe) -> bool:
+        """Whether a simulated scenario is allowed."""
+
+    @abstractmethod
+    def message(self, pod: Pod, job: Job) -> str:
+        """Why the pod goes."""
+
+    def details(self, pod: Pod, job: Job) -> dict[str, object]:
+        """The same for programs."""
+        return {"rule": self.name}
+
+    most = -1
+    """Bound of the number of victim jobs that are looked at; -1: none."""
+
+    # the run
+
+    def run(self, jobs: list[Job]) -> None:
+        """Try every job once, in order."""
+        session, budgets = self.session, self.session.settings.budgets
+        began = session.units
+        action = budgets.action.get(self.name, budgets.action.get("default", 0))
+        order = Serving(
+            [j for j in jobs if self._loaded(j)], session.total, session.least_memory, session.settings.queue_depth.get(self.name)
+        )
+        while (job := order.pop()) is not None:
+            left = action - (session.units - began) if action else None
+            if left is not None and left <= 0 and not budgets.job_minimum:
+                session.unfinished.append(self.name)
+                return
+            if self._attempt(job, _bounds(budgets, left)) == STOPPED:
+                session.unfinished.append(self.name)
+                return
+
+    def _loaded(self, job: Job) -> bool:
+        if not job.pending or not job.ready or (self.only_preemptible and not job.preemptible):
+            return False
+        return delayed_until(job) <= self.session.now
+
+    def _attempt(self, job: Job, bounds: Bounds) -> str:
+        session = self.session
+        tasks, chunk = job.chunk(False, session.least_memory)
+        if not tasks:
+            return ""
+        may = self.may_try(job, chunk)
+        if may is False:
+            return ""
+        scope = self.scope(job)
+        if session.settings.signatures and self._failures.hopeless(scope, job):
+            return ""
+        found = None
+        if may and not any(self.walk.refused(t) for t in tasks):
+            self.prepare(job, chunk)
+            search = Search(
+                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds, self.most
+            )
+            before = job.active
+            found = search.run()
+            if found is not None and not (gang_is_whole(job) and job.active > before):
+                session.rollback(0)
+                found = None
+            if found is None and search.reason == STOPPED:
+                return STOPPED
+        if found is None:
+            if session.settings.signatures:
+                self._failures.failed(scope, job)
+            return ""
+        self._commit(job, found)
+        return ""
+
+    def _commit(self, job: Job, found: Scenario) -> None:
+        session = self.session
+        pods = found.pods()
+        gone = [c.pod for c in session.log if c.kind == EVICTED and c.pod.status in (RELEASING, PIPELINED)]
+        evictions: dict[str, Eviction] = {}
+        for pod in gone:
+            victim, record = pod.job, pod.record
+            assert victim is not None
+            assert victim.record is not None
+            moved = session.nodes.name(pod.node) if pod.status == PIPELINED else ""
+            evictions[record.uid] = Eviction(
+                record.uid, record.namespace, record.name, victim.name, victim.record.queue, pod.node_name, self.name,
+                self.message(pod, job), moved, *job.key, len(pods), self.details(pod, job),
+            )  # fmt: skip
+        session.commit_victims(evictions)
+        for key in {id(p.job): p.job for p in gone}.values():
+            if key is not None:
+                self.running.update(key)
+                self.pending.update(key)
+        self.running.update(job)
+        self.pending.update(job)
+
+
+def _bounds(budgets: Budgets, left: int | None) -> Bounds:
+    job = budgets.job or None
+    if left is not None:
+        job = max(min(left, job if job is not None else left), budgets.job_minimum)
+    by_name = {name: value or None for name, value in budgets.generator.items()}
+    return Bounds(job, by_name)

@@ -1,0 +1,46 @@
+"""Stale gangs: what is left of a gang that lost members goes after its grace period (policy spec 4.9)."""
+
+from __future__ import annotations
+
+from shoal_core.results import Eviction, Staleness
+from shoal_core.rows import Job
+from shoal_core.session import Session
+from shoal_core.settings import STALE
+from shoal_core.status import ACTIVE
+
+
+def is_stale(job: Job) -> bool:
+    """Something of it runs, nothing of it succeeded, and a leaf has less than its minimum."""
+    used = sum(leaf.used for leaf in job.leaf_list)
+    return not job.succeeded and used > 0 and any(leaf.used < leaf.minimum for leaf in job.leaf_list)
+
+
+def evict_stale(session: Session) -> None:
+    """Mark gangs that lost members, clear those that are whole, evict those whose grace is over."""
+    cluster = session.cluster
+    for key in sorted(cluster.doubtful):
+        job = cluster.jobs.get(key)
+        if job is None or job.record is None:
+            continue
+        record, since = job.record, job.record.stale_since
+        if not is_stale(job):
+            if since:
+                session.result.stale.append(Staleness(*key, 0.0))
+            continue
+        if not since:
+            since = session.stale_since.setdefault(key, session.now)
+            session.result.stale.append(Staleness(*key, since))
+        grace = session.settings.staleness_grace if record.staleness_grace is None else record.staleness_grace
+        if grace < 0 or session.now - since < grace:
+            continue
+        pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
+        short = ", ".join(f"{x.name} has {x.used} of {x.minimum}" for x in job.leaf_list if x.used < x.minimum)
+        evictions: dict[str, Eviction] = {}
+        for pod in pods:
+            session.evict(pod)
+            text = f"pod {pod.record.name} goes because its gang lost members: {short}, since {session.now - since:g} s"
+            evictions[pod.uid] = Eviction(
+                pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
+                size=len(pods), details={"rule": STALE},
+            )  # fmt: skip
+        session.commit_victims(evictions)

@@ -1,0 +1,1 @@
+"""Who goes first: queues, jobs, victims."""

@@ -1,0 +1,309 @@
+"""Topology: which sets of nodes a subgroup may be placed on as a whole, and in which order they are tried
+(placement spec 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal_contracts.state import TopologyRecord
+from shoal_core.gang import DEFAULT, Member, leaves
+from shoal_core.kernels.domains import sum_domains
+from shoal_core.nodes import Bytes, Floats, Ints
+from shoal_core.rows import Job, Pod
+from shoal_core.status import ACTIVE
+from shoal_core.vocabulary import GPU, PODS, SHARED_RESOURCES
+
+if TYPE_CHECKING:
+    from shoal_core.session import Session
+
+STEP = 100_000.0
+SHORT = {0: "CPU cores", 1: "memory", 2: "GPUs"}
+
+
+@dataclass
+class Domains:
+    """The tree of a topology over the nodes that have all its labels. Domain 0 is the root; parents come first."""
+
+    version: int
+    labels: list[str]
+    names: list[str]
+    level: Ints
+    parent: Ints
+    at_level: Ints
+    """(levels, nodes): the node's domain at each level, -1 outside the tree."""
+    leaf: Ints
+    rank: Ints
+    """Order of the domains by name."""
+
+
+def domains(record: TopologyRecord, session: Session) -> Domains:
+    """The tree as the nodes stand."""
+    nodes = session.nodes
+    keys = [level.label for level in record.levels]
+    names, parents, levels = ["root"], [-1], [-1]
+    numbers: dict[tuple[int, str], int] = {}
+    member: list[tuple[int, list[str]]] = []
+    for column, found in enumerate(nodes.records):
+        if found is not None and all(k in found.labels for k in keys):
+            member.append((column, [found.labels[k] for k in keys]))
+    at_level = np.full((max(len(keys), 1), nodes.usable.shape[0]), -1, np.int64)
+    above = {column: 0 for column, _ in member}
+    for i in range(len(keys)):
+        for column, values in member:
+            name = ".".join(values[: i + 1])
+            number = numbers.get((i, name))
+            if number is None:
+                number = numbers[i, name] = len(names)
+                names.append(name)
+                parents.append(above[column])
+                levels.append(i)
+            above[column] = number
+            at_level[i, column] = number
+    rank = np.zeros(len(names), np.int64)
+    rank[np.array(sorted(range(len(names)), key=lambda d: names[d]))] = np.arange(len(names))
+    leaf = at_level[-1].copy() if keys else at_level[0]
+    return Domains(nodes.version, keys, names, np.array(levels), np.array(parents), at_level, leaf, rank)
+
+
+@dataclass
+class Told:
+    """Why a subgroup found no domain: what is said of each domain, and in the end."""
+
+    lines: list[str] = field(default_factory=list)
+    code: str = ""
+
+
+class Topology:
+    """Node sets for subgroups, as the session stands."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._kept: dict[str, Domains] = session.cluster.kept_domains  # type: ignore[assignment]
+        self.scores: dict[str, Floats] = {}
+        """Subgroup -> score of each node, NaN for nodes that are not tried."""
+        self.told = Told()
+
+    def reset(self) -> None:
+        """A job is tried anew."""
+        self.scores = {}
+        self.told = Told()
+
+    def _domains(self, name: str) -> Domains | None:
+        record = self._session.cluster.topologies.get(name)
+        if record is None:
+            return None
+        kept = self._kept.get(name)
+        if kept is None or kept.version != self._session.nodes.version or kept.labels != [x.label for x in record.levels]:
+            kept = self._kept[name] = domains(record, self._session)
+        return kept
+
+    def score(self, member: Member | None) -> Floats | None:
+        """Scores that hold for pods below ``member``: its own, or those of the nearest ancestor."""
+        while member is not None:
+            if (found := self.scores.get(member.name)) is not None:
+                return found
+            member = member.parent
+        return None
+
+    def sets(self, job: Job, member: Member, tasks: list[Pod], among: Bytes) -> Iterator[Bytes]:
+        """The node sets on which the tasks of the subgroup are tried, the best first."""
+        wish = member.topology
+        if wish is None or not tasks or "topology" not in self._session.plugins:
+            yield among
+            return
+        tree = self._domains(wish.topology)
+        if tree is None:
+            self.told.lines.append(f"Requested topology {wish.topology} does not exist")
+            self.told.code = "TopologyNotFound"
+            return
+        aliases = {x.alias: x.label for x in self._session.cluster.topologies[wish.topology].levels if x.alias}
+        required = aliases.get(wish.required, wish.required)
+        preferred = aliases.get(wish.preferred, wish.preferred)
+        wrong = [level for level in (required, preferred) if level and level not in tree.labels]
+        if wrong or not (required or preferred):
+            self.told.lines.append(f"topology {wish.topology} has no level {wrong[0]!r}" if wrong else "no topology level is named")
+            self.told.code = "TopologyLevelNotFound"
+            return
+        yield from self._search(job, member, tasks, among, tree, wish.topology, required, preferred)
+
+    def _search(
+        self, job: Job, member: Member, tasks: list[Pod], among: Bytes, tree: Domains, name: str, required: str, preferred: str
+    ) -> Iterator[Bytes]:
+        low = tree.labels.index(preferred) if preferred else -1
+        high = tree.labels.index(required) if required else -1
+        if low >= 0 and high >= 0 and low < high:
+            self.told.lines.append(f"topology {name}: the preferred level {preferred!r} is wider than the required {required!r}")
+            self.told.code = "TopologyLevelNotFound"
+            return
+        valid = (among == 1) & (tree.leaf >= 0)
+        common = self._common(tree, valid, low if low >= 0 else len(tree.labels))
+        inside = self._inside(tree, common)
+        free, pods, fits = self._room(tree, inside, tasks)
+        whom = f" job <{job.key[0] if job.key[0] != 'default' else ''}/{job.name}>"
+        if member.name not in ("", DEFAULT):
+            whom += f", subgroup {member.name}"
+        sentence = f"topology {name}, requirement {required} couldn't be satisfied for{whom}"
+        if not fits[common]:
+            where = "the cluster" if common == 0 else tree.names[common]
+            self.told.lines.append(f"{sentence}: not enough resources in {where} to allocate the job")
+            self.told.code = self.told.code or "PodSchedulingErrors"
+            return
+        order = self._order(tree, inside, free, tasks, low if low >= 0 else high)
+        if low >= 0:
+            self.scores[member.name] = self._scores(tree, order, inside, low)
+        relevant = self._relevant(low, high)
+        wanted = self._pinned(tree, member, tasks, high) if high >= 0 else None
+        found = False
+        for level in relevant:
+            for d in order:
+                if tree.level[d] != level or not inside[d] or not fits[d] or (wanted is not None and not wanted[d]):
+                    continue
+                found = True
+                yield (valid & ((tree.at_level[level] == d) if level >= 0 else (tree.leaf >= 0))).astype(np.uint8)
+        if not found:
+            last = relevant[-1]
+            for d in np.flatnonzero((tree.level == last) & (~fits)):
+                if wanted is None or wanted[d]:
+                    self.told.lines.append(self._short(tree, int(d), free, pods, tasks))
+            self.told.lines.append(sentence)
+
+    @staticmethod
+    def _relevant(low: int, high: int) -> list[int]:
+        """Levels that are tried, the narrowest first; -1 is the whole tree."""
+        bottom = low if low >= 0 else high
+        top = high if high >= 0 else -1
+        return list(range(bottom, top - 1, -1))
+
+    @staticmethod
+    def _common(tree: Domains, valid: np.ndarray, deepest: int) -> int:
+        """The lowest domain that holds all nodes, no deeper than level ``deepest``."""
+        common = 0
+        columns = np.flatnonzero(valid)
+        if not len(columns):
+            return 0
+        for level in range(min(deepest + 1, len(tree.labels))):
+            here = tree.at_level[level, columns]
+            if (here != here[0]).any() or not tree.names[int(here[0])].split(".")[-1]:
+                break
+            common = int(here[0])
+        return common
+
+    @staticmethod
+    def _inside(tree: Domains, common: int) -> Bytes:
+        if common == 0:
+            return np.ones(len(tree.names), np.uint8)
+        inside = np.zeros(len(tree.names), np.uint8)
+        inside[common] = 1
+        for d in range(common + 1, len(tree.names)):
+            if inside[tree.parent[d]]:
+                inside[d] = 1
+        return inside
+
+    def _room(self, tree: Domains, inside: Bytes, tasks: list[Pod]) -> tuple[Floats, Ints, np.ndarray]:
+        """(free, pods, fits) by domain: resources, how many of the pods fit, whether all do."""
+        nodes = self._session.nodes
+        size = nodes.allocatable.shape[0]
+        first = tasks[0].shape
+        same = all(t.shape is first for t in tasks)
+        largest, total = np.zeros(size), np.zeros(size)
+        if same:
+            largest[: first.request.shape[0]] = first.request
+            total = largest * len(tasks)
+        else:
+            for task in tasks:
+                request = task.shape.request
+                np.maximum(largest[: request.shape[0]], request, out=largest[: request.shape[0]])
+                total[: request.shape[0]] += request
+        alike = same or self._alike(tasks)
+        free, pods = np.zeros((size, len(tree.names))), np.zeros(len(tree.names), np.int64)
+        shared = self._session.none
+        if 0 < largest[GPU] < 1:
+            memory = np.maximum(nodes.gpu_memory, 1)[:, None]
+            shared = np.where(nodes.used > 0, np.maximum(0, memory - nodes.held + nodes.leaving) / memory, 0.0).sum(axis=1)
+        sum_domains(
+            nodes.idle, nodes.releasing, inside, tree.leaf, tree.parent, largest, shared, int(alike), len(tasks), free, pods
+        )
+        self._total = total
+        fits = (pods >= len(tasks)) & (inside == 1) if alike else self._ratio(free, total) <= 1
+        if alike and not inside.all():
+            fits |= (inside == 0) & (self._ratio(free, total) <= 1)
+        return free, pods, fits
+
+    @staticmethod
+    def _alike(tasks: list[Pod]) -> bool:
+        """All ask for GPUs or none does, and likewise for every other resource but CPU and memory."""
+        if len({t.shape.gpus > 0 for t in tasks}) > 1:
+            return False
+        kinds = {tuple(r for r in t.shape.rows if r >= SHARED_RESOURCES) for t in tasks}
+        return len(kinds) == 1
+
+    @staticmethod
+    def _ratio(free: Floats, total: Floats) -> Floats:
+        """By domain: the largest part of what is free that is asked for; 1000 where nothing is free."""
+        rows = [r for r in np.flatnonzero(total > 0) if r != PODS]
+        if not rows:
+            return np.zeros(free.shape[1])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = np.where(free[rows] > 0, total[rows][:, None] / free[rows], 1000.0)
+        return parts.max(axis=0)
+
+    def _order(self, tree: Domains, inside: Bytes, free: Floats, tasks: list[Pod], deepest: int) -> list[int]:
+        """Domains from the top down, in each level the parents' order first, then the fullest, then by name."""
+        ratio = self._ratio(free, self._total)
+        place = np.zeros(len(tree.names), np.int64)
+        found: list[int] = [0]
+        for level in range(len(tree.labels)):
+            here = np.flatnonzero((tree.level == level) & (inside == 1))
+            if not len(here):
+                continue
+            if level <= deepest + 1:
+                here = here[np.lexsort((tree.rank[here], -ratio[here], place[tree.parent[here]]))]
+            else:
+                here = here[np.argsort(place[tree.parent[here]], kind="stable")]
+            place[here] = np.arange(len(here))
+            found += here.tolist()
+        return found
+
+    def _scores(self, tree: Domains, order: list[int], inside: Bytes, level: int) -> Floats:
+        """Score of each node by the place of its domain at the preferred level: the emptiest counts most."""
+        ordered = [d for d in order if tree.level[d] == level and inside[d]]
+        value = np.full(len(tree.names) + 1, np.nan)
+        for i, d in enumerate(ordered):
+            value[d] = int((i + 1) / len(ordered) * 10) * STEP
+        return value[tree.at_level[level]]
+
+    def _pinned(self, tree: Domains, member: Member, tasks: list[Pod], level: int) -> np.ndarray | None:
+        """Where pods of the subgroup run already: only their required domains, with all below; None: anywhere."""
+        leaves_in = {id(t.leaf) for t in tasks}
+        columns = {
+            p.node for leaf in leaves(member) if id(leaf) in leaves_in for p in leaf.pods if ACTIVE[p.status] and p.node >= 0
+        }
+        if not columns:
+            return None
+        wanted = np.zeros(len(tree.names), bool)
+        for column in columns:
+            if (d := int(tree.at_level[level, column])) >= 0:
+                wanted[d] = True
+        for d in range(1, len(tree.names)):
+            if tree.level[d] > level and wanted[tree.parent[d]]:
+                wanted[d] = True
+        return wanted
+
+    def _short(self, tree: Domains, d: int, free: Floats, pods: Ints, tasks: list[Pod]) -> str:
+        name = tree.names[d]
+        if self._alike(tasks):
+            return f"<{name}>: node-group {name} can allocate only {int(pods[d])} of {len(tasks)} required pods"
+        parts = []
+        for r in np.flatnonzero(self._total > free[:, d]):
+            if r == PODS:
+                continue
+            what = SHORT.get(int(r), self._session.nodes.resources.values[int(r)])
+            unit = {0: 1000.0, 1: 1e9}.get(int(r), 1.0)
+            parts.append(
+                f"{name} didn't have enough resources: {what}, requested: {self._total[r] / unit:g}, available: {free[r, d] / unit:g}"
+            )
+        return f"<{name}>: {', '.join(parts)}"

@@ -1,0 +1,345 @@
+"""Place the next pods of a job: node sets by topology, pods in order, the best node each, all or none
+(placement spec 4.4, 4.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal_core import reasons
+from shoal_core.gang import Member, PodSet, SubGroupSet, leaves
+from shoal_core.kernels.place import NEITHER, PACK, SPREAD, place_run, place_shared
+from shoal_core.nodes import Bytes, Floats
+from shoal_core.placement.dynamic import Dynamic
+from shoal_core.placement.topology import Topology
+from shoal_core.rows import Job, Pod, Shape, total_request
+from shoal_core.session import Session
+from shoal_core.status import PENDING, RELEASING
+from shoal_core.vocabulary import CPU, GPU, PODS
+
+NOMINATED = 1e7
+FULLEST, EMPTIEST, AS_THEY_COME = range(3)
+
+
+@dataclass
+class Failure:
+    """Why a job could not be placed."""
+
+    code: str
+    message: str
+    details: dict[str, object]
+
+
+class Walk:
+    """Places jobs in a session. ``failure`` says why the last real attempt did not succeed."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        plugins, settings = session.plugins, session.settings
+        self.topology = Topology(session)
+        self.dynamic = Dynamic(session)
+        self.failure: Failure | None = None
+        self._predicates = "predicates" in plugins
+        self._gate = "proportion" in plugins
+        self._placement = "nodeplacement" in plugins
+        self._spread_gpu, self._spread_cpu = settings.spread_gpu, settings.spread_cpu
+        self._available = int("nodeavailability" in plugins)
+        self._sharing = int("gpusharingorder" in plugins)
+        self._by_kind = "resourcetype" in plugins
+        self._device_order = FULLEST if "gpupack" in plugins else EMPTIEST if "gpuspread" in plugins else AS_THEY_COME
+        self._claims = "dynamicresources" in plugins
+        self._columns: np.ndarray = np.zeros(64, np.int64)
+        self._later: np.ndarray = np.zeros(64, np.int64)
+        self._no_preference = np.zeros_like(session.everywhere)
+        self._too_big: dict[int, bool] = {}
+        self._plain = not session.numa and not session.cluster.avoiding
+        self._allowed: dict[int, Bytes] = {}
+
+    # the job
+
+    def place(self, job: Job, tasks: list[Pod], among: Bytes, *, later: bool) -> bool:
+        """Place ``tasks`` of the job on nodes ``among``, or leave everything as it was and return False.
+
+        ``later``: a simulation, in which every place waits for what is being released.
+        """
+        session = self.session
+        if not tasks:
+            return False
+        if self._gate and job.queue is not None:
+            asked = total_request(tasks, session.most_memory)
+            if found := job.queue.over_limit(asked):
+                if not later:
+                    self.failure = Failure(*reasons.over_limit(*found, asked))
+                return False
+            if not job.preemptible and (found := job.queue.over_quota(asked)):
+                if not later:
+                    self.failure = Failure(*reasons.over_quota(*found, asked))
+                return False
+        if self.topology.scores or self.topology.told.lines:
+            self.topology.reset()
+        start = len(session.log)
+        self.failure = None
+        if len(job.leaf_list) == 1 and job.root.topology is None and job.leaf_list[0].topology is None:
+            done = self._leaf(job, job.leaf_list[0], tasks, among, later)
+        else:
+            by_leaf: dict[int, list[Pod]] = {}
+            for task in tasks:
+                by_leaf.setdefault(id(task.leaf), []).append(task)
+            done = self._member(job, job.root, by_leaf, among, later)
+        if not done:
+            session.rollback(start)
+            if not later and self.topology.told.lines:
+                self.failure = self._told()
+        return done
+
+    def _told(self) -> Failure:
+        told = self.topology.told
+        lines = sorted(set(told.lines))
+        code = told.code or "Unschedulable"
+        if code in ("Unschedulable", "PodSchedulingErrors") and self.failure is not None:
+            lines.append(self.failure.message)
+        return Failure("Unschedulable" if code == "PodSchedulingErrors" else code, ". \n".join(lines), {"topology": lines})
+
+    def _member(self, job: Job, member: Member, by_leaf: dict[int, list[Pod]], among: Bytes, later: bool) -> bool:
+        mine = [t for leaf in leaves(member) for t in by_leaf.get(id(leaf), ())]
+        if not mine:
+            return True
+        session = self.session
+        for nodes in self.topology.sets(job, member, mine, among):
+            start = len(session.log)
+            if isinstance(member, PodSet):
+                done = self._pods(job, member, mine, nodes, later)
+            else:
+                done = all(self._member(job, child, by_leaf, nodes, later) for child in self._children(member))
+            if done:
+                return True
+            session.rollback(start)
+        return False
+
+    @staticmethod
+    def _children(member: SubGroupSet) -> list[Member]:
+        """Members in their order, inner ones before leaves where nothing else orders them."""
+        return sorted(member.children, key=lambda c: (c.order[:3], isinstance(c, PodSet), c.name))
+
+    def _leaf(self, job: Job, leaf: PodSet, tasks: list[Pod], among: Bytes, later: bool) -> bool:
+        return self._pods(job, leaf, tasks, among, later)
+
+    # its pods
+
+    def _pods(self, job: Job, leaf: PodSet, tasks: list[Pod], among: Bytes, later: bool) -> bool:
+        done = 0
+        while done < len(tasks):
+            first = tasks[done]
+            shape = first.shape
+            run = done + 1
+            if self._plain and not shape.shared and not shape.dynamic and not shape.claim_gpus and first.status == PENDING:
+                if first.record.nominated_node:
+                    run = done + 1
+                else:
+                    while run < len(tasks) and tasks[run].shape is shape and tasks[run].status == PENDING and not tasks[run].record.nominated_node:
+                        run += 1
+                placed = self._run(leaf, tasks[done:run], shape, among, later)
+            else:
+                placed = int(self._one(job, leaf, first, among, later))
+            if placed < run - done:
+                if not later:
+                    self._explain(job, tasks, done + placed, among)
+                return False
+            done = run
+        return True
+
+    def _fits_nowhere(self, shape: Shape) -> bool:
+        """No node is large enough, whatever is evicted."""
+        found = self._too_big.get(shape.number)
+        if found is None:
+            largest = self.session.nodes.largest()
+            found = bool((shape.request > largest[: shape.request.shape[0]]).any()) or shape.request.shape[0] > largest.shape[0]
+            self._too_big[shape.number] = found
+        return found
+
+    def refused(self, pod: Pod) -> str:
+        """Why no eviction could ever help the pod; empty if there is no such reason."""
+        if self._predicates:
+            if pod.record.volumes and (why := self.dynamic.refused(pod)):
+                return why
+            if self._fits_nowhere(pod.shape):
+                return "no node is large enough for it"
+        return ""
+
+    def _refused(self, job: Job, pod: Pod) -> str:
+        if self._predicates and pod.record.volumes and (why := self.dynamic.refused(pod)):
+            return why
+        if self._claims and pod.record.claims:
+            return self.session.cluster.claims.refused(pod.record, job.record.queue if job.record else "")
+        return ""
+
+    def _mask(self, pod: Pod) -> Bytes:
+        shape = pod.shape
+        found = self._allowed.get(shape.number)
+        if found is None:
+            session = self.session
+            if self._predicates:
+                found = session.nodes.allowed(shape, pod.record, session.settings.restrict_nodes)
+            else:
+                found = session.everywhere
+            self._allowed[shape.number] = found
+        return found
+
+    def _extra(self, leaf: PodSet, pod: Pod, among: Bytes) -> tuple[Floats, Bytes]:
+        """(scores that the kernels don't know, nodes that may be tried at all)."""
+        session = self.session
+        scores = self.topology.score(leaf) if self.topology.scores else None
+        nominated = pod.record.nominated_node if "nominatednode" in session.plugins else ""
+        if scores is None and not nominated and not session.numa:
+            return session.none, among
+        extra = np.zeros_like(session.none)
+        if scores is not None:
+            missing = np.isnan(scores)
+            among = (among & ~missing).astype(np.uint8)
+            extra += np.where(missing, 0.0, scores)
+        if nominated in session.nodes.columns:
+            extra[session.nodes.columns[nominated]] += NOMINATED
+        if session.numa:
+            for name, column in session.nodes.columns.items():
+                if among[column]:
+                    extra[column] += session.cluster.numa.score(name, pod.record)
+        return extra, among
+
+    def _strategy(self, cpu_only: bool) -> int:
+        if not self._placement:
+            return NEITHER
+        return SPREAD if (self._spread_cpu if cpu_only else self._spread_gpu) else PACK
+
+    def _request(self, shape: Shape) -> Floats:
+        request = shape.request
+        size = self.session.nodes.idle.shape[0]
+        if request.shape[0] < size:
+            request = np.concatenate([request, np.zeros(size - request.shape[0])])
+            shape.request = request
+        return request
+
+    def _run(self, leaf: PodSet, tasks: list[Pod], shape: Shape, among: Bytes, later: bool) -> int:
+        """Place equal pods that only ask for room; returns how many found a node."""
+        session, nodes, count = self.session, self.session.nodes, len(tasks)
+        if count > self._columns.shape[0]:
+            self._columns, self._later = np.zeros(count * 2, np.int64), np.zeros(count * 2, np.int64)
+        extra, among = self._extra(leaf, tasks[0], among)
+        columns, waits = self._columns, self._later
+        cpu_only = shape.cpu_only
+        done = int(
+            place_run(
+                nodes.idle, nodes.releasing, nodes.allocatable, among, self._mask(tasks[0]),
+                nodes.cpu_only if cpu_only and self._by_kind else self._no_preference, nodes.room, extra, nodes.devices,
+                nodes.ranks(), self._request(shape), shape.rows, CPU if cpu_only else GPU, self._strategy(cpu_only),
+                self._available, int(self._sharing and shape.gpus == 0), int(later), 1, count, columns, waits,
+            )
+        )  # fmt: skip
+        if done:
+            at, wait = columns[:done].tolist(), waits[:done].tolist()
+            for i in range(done):
+                session.place(tasks[i], at[i], wait[i] == 1, charged=True)
+        return done
+
+    def _one(self, job: Job, leaf: PodSet, pod: Pod, among: Bytes, later: bool) -> bool:
+        """Place one pod with everything that may matter for it."""
+        session, nodes, shape, cluster = self.session, self.session.nodes, pod.shape, self.session.cluster
+        if self._refused(job, pod):
+            return False
+        extra, among = self._extra(leaf, pod, among)
+        allowed = self._mask(pod)
+        if self._predicates and self.dynamic.narrows(pod):
+            allowed = allowed & self.dynamic.mask(pod)[0]
+        if shape.memory and self._gate:
+            allowed = allowed & self._within_queue(job, pod)
+        claims = self._claims and bool(pod.record.claims)
+        owned = False
+        while True:
+            column, waits, slots = self._choose(pod, among, allowed, extra, later)
+            if column < 0:
+                return False
+            name = nodes.name(column)
+            record = nodes.records[column]
+            bad = claims and record is not None and bool(cluster.claims.unfit(pod.record, name, record.labels))
+            bad = bad or (session.numa and cluster.numa.refuses(name, pod.record))
+            if not bad:
+                break
+            if not owned:
+                allowed, owned = allowed.copy(), True
+            allowed[column] = 0
+        zones = cluster.numa.place(name, pod.record) if session.numa else ()
+        groups = tuple(nodes.slot_names[column][s] if s >= 0 else f"{pod.uid}-{i}" for i, s in enumerate(slots))
+        if pod.status == RELEASING and pod.node == column and set(groups) == set(pod.groups) and zones == pod.zones:
+            return session.restore(pod)
+        session.place(pod, column, waits, groups, zones)
+        return True
+
+    def _within_queue(self, job: Job, pod: Pod) -> Bytes:
+        """Nodes on whose GPUs the pod's memory stays within limits and quota (placement spec 2.4, step 1)."""
+        session, cluster = self.session, self.session.cluster
+        good = np.ones_like(session.everywhere)
+        queue = job.queue
+        if queue is None:
+            return good
+        verdicts: dict[int, bool] = {}
+        for column in session.nodes.columns.values():
+            size = int(session.nodes.gpu_memory[column])
+            if size not in verdicts:
+                asked = cluster.accepted(pod, column)
+                verdicts[size] = not queue.over_limit(asked) and (job.preemptible or not queue.over_quota(asked))
+            good[column] = verdicts[size]
+        return good
+
+    def _choose(self, pod: Pod, among: Bytes, allowed: Bytes, extra: Floats, later: bool) -> tuple[int, bool, list[int]]:
+        """(node, whether it has to wait there, slots of the devices); -1 if there is no node."""
+        session, nodes, shape = self.session, self.session.nodes, pod.shape
+        request = self._request(shape)
+        if shape.shared:
+            out = np.zeros(2 + shape.devices, np.int64)
+            column = int(
+                place_shared(
+                    nodes.idle, nodes.releasing, nodes.allocatable, among, allowed, nodes.room, extra, nodes.devices,
+                    nodes.ranks(), nodes.gpu_memory, nodes.used, nodes.leaving, nodes.held, nodes.known, request,
+                    shape.fraction, int(shape.memory), shape.devices, self._strategy(False), self._available,
+                    self._sharing, self._device_order, PODS if self._predicates else -1, int(later), out,
+                )
+            )  # fmt: skip
+            return column, bool(out[0]), out[2:].tolist() if column >= 0 else []
+        cpu_only = shape.cpu_only
+        if shape.claim_gpus:
+            allowed, request = self._discounted(pod, allowed, request, among)
+        done = int(
+            place_run(
+                nodes.idle, nodes.releasing, nodes.allocatable, among, allowed,
+                nodes.cpu_only if cpu_only and self._by_kind else self._no_preference, nodes.room, extra, nodes.devices,
+                nodes.ranks(), request, shape.rows, CPU if cpu_only else GPU, self._strategy(cpu_only), self._available,
+                int(self._sharing and shape.gpus == 0), int(later), 0, 1, self._columns, self._later,
+            )
+        )  # fmt: skip
+        return (int(self._columns[0]), bool(self._later[0]), []) if done else (-1, False, [])
+
+    def _discounted(self, pod: Pod, allowed: Bytes, request: Floats, among: Bytes) -> tuple[Bytes, Floats]:
+        """Claims of devices that others on the node use already ask for no more room there (placement spec 7.5)."""
+        session = self.session
+        for name, column in session.nodes.columns.items():
+            if among[column] and allowed[column] and session.cluster.claims.discount(pod.record, name):
+                only = np.zeros_like(allowed)
+                only[column] = 1
+                less = request.copy()
+                less[GPU] = max(0.0, less[GPU] - session.cluster.claims.discount(pod.record, name))
+                return allowed & only, less
+        return allowed, request
+
+    # why not
+
+    def _explain(self, job: Job, tasks: list[Pod], found: int, among: Bytes) -> None:
+        pod = tasks[found]
+        if why := self._refused(job, pod):
+            self.failure = Failure("Unschedulable", f"pod {pod.record.name}: {why}", {})
+            return
+        narrowed, rule = None, ""
+        if self._predicates and self.dynamic.narrows(pod):
+            narrowed, rule = self.dynamic.mask(pod)
+        counted = reasons.no_node(self.session, pod, among, narrowed, rule)
+        text = reasons.no_node_text(counted, int(among.sum()))
+        self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})

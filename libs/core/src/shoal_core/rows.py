@@ -1,0 +1,257 @@
+"""Pods, their shapes, and jobs (pod groups) as rows: what the rules read of them, kept up to date as statuses change."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal_contracts import state
+from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
+from shoal_core.status import ACTIVE, COUNTED, GONE, PENDING
+from shoal_core.vocabulary import CPU, GPU, MEMORY
+from shoal_model import labels
+
+if TYPE_CHECKING:
+    from shoal_core.queues import Queue
+
+Key = tuple[str, str]
+Floats = NDArray[np.float64]
+Vector = tuple[float, float, float]
+"""CPU (millicores), memory (bytes), GPUs (devices)."""
+NOTHING: Vector = (0.0, 0.0, 0.0)
+REGULAR, FRACTION, GPU_MEMORY, MIG = range(4)
+_MIG = re.compile(r"nvidia\.com/mig-(\d+)g\.(\d+)gb$")
+MIG_PREFIX = "nvidia.com/mig-"
+CENT = 100
+
+
+def mig_gpus(resource: str) -> int:
+    """GPUs that one instance of a MIG profile counts in queues; 0 for a name of another form (placement spec 1.5)."""
+    found = _MIG.match(resource)
+    return int(found[1]) if found else 0
+
+
+def hundredths(portion: float) -> int:
+    """A portion of a device as reference users know it: rounded to 0.01 (half away from zero)."""
+    return math.floor(portion * CENT + 0.5)
+
+
+class Shape:
+    """What pods that are equal to the scheduler have in common."""
+
+    __slots__ = (
+        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory", "names_nodes",
+        "number", "quota", "record", "request", "rows", "shared", "vector",
+    )  # fmt: skip
+
+    def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
+        self.number, self.record, self.request = number, record, request
+        self.claim_gpus = claim_gpus
+        share = record.share
+        self.fraction = self.memory = 0.0
+        self.devices = 0
+        self.legacy_mig = any(k.startswith(MIG_PREFIX) for k in record.annotations)
+        mig = self.legacy_mig or any(r.startswith(MIG_PREFIX) for r in record.requests)
+        self.kind = REGULAR
+        whole = float(request[GPU])
+        if mig:
+            self.kind, whole = MIG, 0.0
+        elif share is not None:
+            self.devices = share.devices
+            self.kind = GPU_MEMORY if share.memory_mib else FRACTION
+            self.fraction, self.memory = share.fraction, float(share.memory_mib)
+            whole = 0.0 if share.memory_mib else hundredths(share.fraction) * share.devices / CENT
+        self.shared = share is not None and not mig
+        self.gpus = whole
+        """GPUs() of the request, without claims and MIG."""
+        request[GPU] = whole + claim_gpus
+        self.quota = whole + claim_gpus + quota_of_mig
+        self.cpu_only = whole == 0 and not claim_gpus and self.kind not in (GPU_MEMORY, MIG)
+        self.vector: Vector = (float(request[CPU]), float(request[MEMORY]), self.quota)
+        self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
+        affinity = record.affinity
+        self.dynamic = bool(
+            record.host_ports or record.claims or record.volumes or (affinity and (affinity.pod_required or affinity.anti_required))
+        )
+        """Whether it may run on a node depends on more than the node's labels, taints and free resources."""
+
+
+class Pod:
+    """A pod. ``node`` is the column that it is charged to, -1 for none."""
+
+    __slots__ = (
+        "accepted", "away", "barred", "charged_gpus", "groups", "job", "leaf", "node", "node_name", "order", "record",
+        "shape", "status", "virtual", "zones",
+    )  # fmt: skip
+
+    def __init__(self, record: state.PodRecord, shape: Shape) -> None:
+        self.record, self.shape = record, shape
+        self.job: Job | None = None
+        self.leaf: PodSet | None = None
+        self.status = GONE
+        self.node, self.node_name = -1, ""
+        self.groups: tuple[str, ...] = ()
+        """Shared devices that it uses on its node."""
+        self.virtual = False
+        """Its status is that of a decision that is being tried."""
+        self.barred = False
+        """Not to be placed for now."""
+        self.accepted: Vector = NOTHING
+        """What it counts for in queues while it is on a node."""
+        self.charged_gpus = 0.0
+        self.zones: tuple[tuple[int, tuple[tuple[str, float], ...]], ...] = ()
+        self.away: tuple[int, tuple[str, ...]] | None = None
+        """Where it is being released while it has a place elsewhere."""
+        self.order = _task_order(record)
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return self.record.uid
+
+    @property
+    def pending(self) -> bool:
+        """Waits for a node."""
+        return self.status == PENDING
+
+
+def _natural(name: str) -> tuple[str, int]:
+    head = name.rstrip("0123456789")
+    tail = name[len(head) :]
+    return (head, int(tail[:18]) if tail else -1)
+
+
+def _task_order(record: state.PodRecord) -> tuple[object, ...]:
+    """Order inside a leaf (policy spec 3.5): leaders, then the task's own priority, then age, then name."""
+    tags = record.labels
+    leader = tags.get(labels.KUBEFLOW_ROLE) in ("master", "launcher")
+    head = tags.get(labels.RAY_NODE_TYPE) == "head"
+    text = tags.get(labels.TASK_PRIORITY)
+    try:
+        rank = (2, 0) if text is None else (0, -int(text))
+    except ValueError:
+        rank = (1, 0)
+    return (not leader, not head, rank, record.created, _natural(record.name), record.uid)
+
+
+class Job:
+    """A pod group with its pods, and what was derived from them."""
+
+    __slots__ = (
+        "active", "chunk_cache", "counted", "created", "held", "key", "key_cache", "leaf_list", "name", "pending",
+        "pods", "preemptible", "priority", "queue", "record", "root", "signature_cache", "succeeded", "unknown", "vector_cache",
+    )  # fmt: skip
+
+    def __init__(self, key: Key) -> None:
+        self.key, self.name = key, key[1]
+        self.record: state.GroupRecord | None = None
+        self.root: SubGroupSet = SubGroupSet("", None)
+        self.leaf_list: list[PodSet] = []
+        self.pods: dict[str, Pod] = {}
+        self.unknown: dict[str, Pod] = {}
+        """Pods that name a subgroup that the group lacks."""
+        self.queue: Queue | None = None
+        self.priority, self.preemptible, self.created = 50, True, 0.0
+        self.pending = self.active = self.counted = self.succeeded = 0
+        self.held: Vector = NOTHING
+        """Requests of the pods that count as allocated."""
+        self.chunk_cache: tuple[list[Pod], Vector] | None = None
+        self.key_cache: tuple[int, int, float, str] | None = None
+        self.signature_cache: int | None = None
+
+    def leaf_for(self, record: state.PodRecord) -> PodSet | None:
+        """The leaf that a pod belongs to, None if it names one that does not exist."""
+        name = record.subgroup or DEFAULT
+        for leaf in self.leaf_list:
+            if leaf.name == name:
+                return leaf
+        return None
+
+    def changed(self) -> None:
+        """A status changed: forget what was derived."""
+        self.chunk_cache = self.key_cache = self.signature_cache = None
+
+    def set_root(self, root: SubGroupSet) -> None:
+        """Another tree; its pods are counted anew by the caller."""
+        self.root, self.leaf_list = root, list(leaves(root))
+
+    @property
+    def ready(self) -> bool:
+        """Enough of its pods exist."""
+        if len(self.leaf_list) == 1 and self.root.given is None:
+            leaf = self.leaf_list[0]
+            return leaf.alive - leaf.gated >= leaf.minimum
+        return self.root.ready
+
+    def order(self) -> tuple[int, int, float, str]:
+        """Order in its queue (policy spec 3.2): priority, below its minimum first, age, name."""
+        found = self.key_cache
+        if found is None:
+            found = self.key_cache = (
+                -self.priority,
+                elasticity((leaf.active, leaf.minimum) for leaf in self.leaf_list),
+                self.created,
+                self.name,
+            )
+        return found
+
+    def chunk(self, real: bool, least_memory: float) -> tuple[list[Pod], Vector]:
+        """(pods to be placed together next, what they ask for). ``least_memory``: MiB of the smallest GPU, 0 if unknown.
+
+        Kept until a status changes.
+        """
+        found = self.chunk_cache
+        if found is None:
+            if len(self.leaf_list) == 1 and len(self.root.children) == 1:
+                pods = next_pods(self.leaf_list[0], real) if self.root.minimum > 0 or self.root.satisfied else []
+            else:
+                pods = next_pods(self.root, real)
+            found = self.chunk_cache = (pods, total_request(pods, least_memory))
+        return found
+
+
+def total_request(pods: list[Pod], memory_per_gpu: float) -> Vector:
+    """What pods ask for together. GPU-memory requests count by GPUs of ``memory_per_gpu`` MiB (0: they count nothing)."""
+    if len(pods) == 1 and not pods[0].shape.memory:
+        return pods[0].shape.vector
+    cpu = memory = gpu = 0.0
+    for pod in pods:
+        shape = pod.shape
+        cpu += shape.vector[0]
+        memory += shape.vector[1]
+        gpu += shape.vector[2]
+        if shape.memory and memory_per_gpu:
+            gpu += shape.devices * shape.memory / memory_per_gpu
+    return cpu, memory, round(gpu, 9)
+
+
+def set_status(pod: Pod, status: int) -> None:
+    """Give a pod a status and count it in its job."""
+    old = pod.status
+    pod.status = status
+    job, leaf = pod.job, pod.leaf
+    if job is None or leaf is None:
+        return
+    leaf.count(old, -1)
+    leaf.count(status, 1)
+    if old == PENDING:
+        job.pending -= 1
+    if status == PENDING:
+        job.pending += 1
+    job.active += ACTIVE[status] - ACTIVE[old]
+    if COUNTED[status] != COUNTED[old]:
+        by = 1 if COUNTED[status] else -1
+        job.counted += by
+        held, vector = job.held, pod.shape.vector
+        job.held = (held[0] + by * vector[0], held[1] + by * vector[1], round(held[2] + by * vector[2], 6))
+    job.chunk_cache = job.key_cache = job.signature_cache = None
+
+
+def own(pod: Pod) -> Job:
+    """The pod's job; every pod that is placed or evicted by rules has one."""
+    assert pod.job is not None
+    return pod.job

@@ -1,0 +1,1 @@
+"""The search for victims: scenarios, their generators, filters and simulation."""

@@ -1,0 +1,66 @@
+"""Scenarios: which pods might go for a job; victims accumulate one step at a time (policy spec 4.6.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shoal_core.gang import Remaining
+from shoal_core.order.jobs import Victims, View
+from shoal_core.rows import Job, Pod
+
+
+@dataclass
+class Batch:
+    """Pods of one job that go together."""
+
+    job: Job
+    pods: list[Pod]
+
+
+Filter = Callable[[list[Batch]], bool]
+
+
+class Accumulator:
+    """Victims in their order, one step after the other. ``states`` yields after each step that passes the filter."""
+
+    def __init__(self, victims: Victims, recorded: list[Batch], accepts: Filter, most: int) -> None:
+        self._victims, self._accepts, self._most = victims, accepts, most
+        self.recorded = {p.record.uid for batch in recorded for p in batch.pods}
+        self.batches: list[Batch] = []
+        self._jobs: set[int] = set()
+
+    def _step(self) -> bool:
+        while True:
+            view = self._victims.pop()
+            if view is None:
+                return False
+            job = view.job
+            if self._most >= 0 and id(job) not in self._jobs and len(self._jobs) > self._most:
+                continue
+            self._jobs.add(id(job))
+            pods, more = Remaining(job.root, view.taken).next_victims()
+            if not pods:
+                continue
+            mine = {p.record.uid for p in pods}
+            if mine & self.recorded:
+                taken = view.taken | (self.recorded & job.pods.keys())
+                if Remaining(job.root, taken).next_victims()[0]:
+                    self._victims.push(View(job, taken))
+                continue
+            if more:
+                self._victims.push(View(job, view.taken | mine))
+            self.batches.append(Batch(job, pods))
+            return True
+
+    def valid(self) -> bool:
+        """Whether the state passes the filter."""
+        return self._accepts(self.batches)
+
+    def advance(self) -> bool:
+        """To the next state that passes the filter; False when there is none."""
+        while self._step():
+            if self.valid():
+                return True
+        return False
+

@@ -1,0 +1,211 @@
+"""The search for victims of one job: probes of growing size, scenarios, simulation (policy spec 4.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted, Victims
+from shoal_core.placement.walk import Walk
+from shoal_core.rows import Job, Pod, total_request
+from shoal_core.search.filters import Filters
+from shoal_core.search.generators import GENERATORS, PLUGIN_OF
+from shoal_core.search.scenario import Accumulator, Batch
+from shoal_core.session import Session
+from shoal_core.status import ACTIVE, PENDING, PIPELINED, RELEASING, USED
+
+SOLVED, EXHAUSTED, STOPPED = "solved", "exhausted", "stopped"
+Validator = Callable[["Scenario", Probe], bool]
+
+
+@dataclass
+class Scenario:
+    """Victims of one simulation. After it, their statuses say what became of them."""
+
+    batches: list[Batch]
+
+    def pods(self) -> list[Pod]:
+        """All victims."""
+        return [p for b in self.batches for p in b.pods]
+
+
+@dataclass
+class Bounds:
+    """Units of work that are left; None: without bound."""
+
+    job: int | None
+    generator: dict[str, int | None]
+
+
+class Search:
+    """One job's search. ``victims`` makes a fresh order of candidates, ``validate`` judges a simulated scenario."""
+
+    def __init__(
+        self,
+        session: Session,
+        walk: Walk,
+        job: Job,
+        pending: Sorted,
+        victims: Callable[[], Victims],
+        validate: Validator,
+        bounds: Bounds,
+        most: int = -1,
+    ) -> None:
+        self.session, self.walk, self.job = session, walk, job
+        self._pending, self._victims, self._validate, self._bounds, self._most = pending, victims, validate, bounds, most
+        self.free = session.nodes.free_gpus()
+        self.feasible = self._feasible()
+        self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
+        self.recorded: list[Batch] = []
+        self.recorded_pods: list[Pod] = []
+        self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
+        self._began = session.units
+        self.reason = EXHAUSTED
+
+    def _feasible(self) -> np.ndarray:
+        """Nodes on which the job's pods and its victims are placed: all, or those with GPUs free for a job of GPUs only."""
+        if any(p.shape.cpu_only for p in self.job.pods.values()):
+            return self.session.everywhere.copy()
+        return (self.session.everywhere & (self.free > 0)).astype(np.uint8)
+
+    def run(self) -> Scenario | None:
+        """The scenario that makes room for all the job's next pods, left simulated in the session; None if there is none."""
+        tasks = self.job.chunk(False, self.session.least_memory)[0]
+        if not tasks:
+            return None
+        for name, generator in GENERATORS.items():
+            if PLUGIN_OF[name] not in self.session.plugins:
+                continue
+            self._limit = self._bounds.generator.get(name)
+            self._generator_began = self.session.units
+            self.recorded, self.recorded_pods = [], []
+            largest = self._largest(generator, tasks)
+            if self.reason == STOPPED:
+                return None
+            if largest == 0:
+                continue
+            found = self._probe(generator, tasks)
+            if self.reason == STOPPED:
+                return None
+            if found is not None:
+                self.reason = SOLVED
+                return found
+        return None
+
+    def _largest(self, generator: Callable, tasks: list[Pod]) -> int:
+        """The most pods for which a probe succeeds; its victims are recorded for the next."""
+        low, high, k = 0, len(tasks) + 1, 1
+        while True:
+            if not self._try(generator, tasks[:k]):
+                high = k
+                break
+            low = k
+            if k == len(tasks):
+                return low
+            k = min(2 * k, len(tasks))
+        while high - low > 1 and low:
+            k = (low + high) // 2
+            if self._try(generator, tasks[:k]):
+                low = k
+            else:
+                high = k
+        return low
+
+    def _try(self, generator: Callable, tasks: list[Pod]) -> bool:
+        start = len(self.session.log)
+        found = self._probe(generator, tasks)
+        if found is None:
+            return False
+        gone = {p.record.uid for p in found.pods() if p.status in (RELEASING, PIPELINED)}
+        self.recorded = [b for b in found.batches if any(p.record.uid in gone for p in b.pods)]
+        self.session.rollback(start)
+        self.recorded_pods = [p for b in self.recorded for p in b.pods]
+        return True
+
+    def _over(self) -> bool:
+        """Whether the job's or the generator's work is used up."""
+        if self._bounds.job is not None and self.session.units - self._began >= self._bounds.job:
+            self.reason = STOPPED
+            return True
+        return self._limit is not None and self.session.units - self._generator_began >= self._limit
+
+    def _probe(self, generator: Callable, tasks: list[Pod]) -> Scenario | None:
+        """The first scenario in which these pods find their place, left simulated."""
+        job = self.job
+        probe = Probe(job, tasks, total_request(tasks, self.session.least_memory), self._key(tasks))
+        filters = Filters(self, tasks)
+        among = self.feasible.copy()
+        for pod in self.recorded_pods:
+            among[pod.node] = 1
+        accumulator = Accumulator(self._victims(), self.recorded, filters.accepts, self._most)
+        pending = frozenset(t.record.uid for t in tasks)
+        recorded = frozenset(accumulator.recorded)
+        for chosen in generator(self, accumulator, tasks):
+            if self._over():
+                return None
+            mark = (pending, recorded, frozenset(p.record.uid for b in chosen for p in b.pods))
+            if mark in self._failed:
+                continue
+            scenario = Scenario([*self.recorded, *chosen])
+            if self._simulate(scenario, probe, among):
+                return scenario
+            self._failed.add(mark)
+        return None
+
+    def _key(self, tasks: list[Pod]) -> JobKey:
+        """Order of the probe in its queue: the job with no more pods than the probe has."""
+        order = self.job.order()
+        state = 1
+        for leaf in self.job.leaf_list:
+            here = leaf.active + sum(1 for t in tasks if t.leaf is leaf)
+            minimum = min(leaf.minimum, here) if here else leaf.minimum
+            if leaf.active < minimum:
+                state = 0
+                break
+            if leaf.active > minimum:
+                state = 2
+        return (order[0], state, order[2], order[3])
+
+    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray) -> bool:
+        session, walk = self.session, self.walk
+        pods = scenario.pods()
+        if not pods:
+            return False
+        start = len(session.log)
+        jobs: dict[int, Job] = {}
+        among = among.copy()
+        for batch in scenario.batches:
+            jobs[id(batch.job)] = batch.job
+            for pod in batch.pods:
+                if pod.status != RELEASING and ACTIVE[pod.status]:
+                    among[pod.node] = 1
+                    session.evict(pod)
+        order = Simulated(self._pending, probe, jobs.values(), session.total, session.least_memory)
+        left = len(jobs) + 1
+        done = False
+        while left and (entry := order.pop()) is not None:
+            job = entry[1]
+            if isinstance(job, Probe):
+                left -= 1
+                if not walk.place(job.job, job.tasks, among, later=True):
+                    break
+                done = True
+            elif id(job) in jobs:
+                left -= 1
+                walk.place(job, job.chunk(False, session.least_memory)[0], among, later=True)
+        if done and self._validate(scenario, probe):
+            return True
+        session.rollback(start)
+        return False
+
+
+def gang_is_whole(job: Job) -> bool:
+    """Whether every leaf has its minimum, pods that leave included."""
+    return all(sum(1 for p in leaf.pods if USED[p.status]) >= leaf.minimum for leaf in job.leaf_list)
+
+
+def waits(job: Job) -> bool:
+    """Whether any pod of the job is pending."""
+    return any(p.status == PENDING for p in job.pods.values())

@@ -1,0 +1,310 @@
+"""One cycle's work on the cluster: what is tried is logged and can be undone exactly; what is committed becomes a decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shoal_core.cluster import Cluster
+from shoal_core.results import CycleResult, Eviction, Placed
+from shoal_core.rows import NOTHING, Pod, Vector, set_status
+from shoal_core.settings import Settings
+from shoal_core.status import ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
+from shoal_core.vocabulary import GPU
+
+EVICTED, RESTORED, PLACED = range(3)
+
+
+class Change:
+    """One step: the pod as it was before, and what else undoing needs."""
+
+    __slots__ = (
+        "accepted", "away", "claims", "column", "groups", "kind", "node", "pod", "slots", "slots_at", "status", "virtual", "zones",
+    )  # fmt: skip
+
+    def __init__(self, kind: int, pod: Pod) -> None:
+        self.kind, self.pod = kind, pod
+        self.status, self.node, self.groups = pod.status, pod.node, pod.groups
+        self.accepted, self.virtual, self.zones, self.away = pod.accepted, pod.virtual, pod.zones, pod.away
+        self.column = -1
+        self.slots: tuple[object, ...] | None = None
+        self.slots_at = -1
+        self.claims: object = None
+
+
+class Session:
+    """A cycle on ``cluster``. ``log`` holds the open steps; ``rollback`` undoes them from the end, ``commit`` closes them."""
+
+    def __init__(self, cluster: Cluster, now: float, settings: Settings | None = None) -> None:
+        self.cluster = cluster
+        self.settings = settings or cluster.settings
+        self.nodes = cluster.nodes
+        self.now = now
+        self.plugins = frozenset(self.settings.plugins)
+        cluster.open(now)
+        self.total: Vector = cluster.share_out()
+        least, most = cluster.nodes.gpu_memories()
+        self.least_memory, self.most_memory = least or 100.0, most or 100.0
+        self.numa = "numa" in self.plugins and not cluster.numa.empty
+        self.log: list[Change] = []
+        self.result = CycleResult()
+        self.everywhere = np.zeros(cluster.nodes.usable.shape[0], np.uint8)
+        self.everywhere[list(cluster.nodes.columns.values())] = 1
+        self.none = np.zeros(self.everywhere.shape[0])
+        self.placed: dict[str, Pod] = {}
+        """Pods that got their place in this session."""
+        self.later: dict[str, Pod] = {}
+        """Pods whose place depends on what is being released: taken back at the end."""
+        self.units = 0
+        self.why: dict[tuple[str, str], Any] = {}
+        """Why a group could not be placed in this cycle."""
+        self.unfinished: list[str] = []
+        """Actions that used up their work."""
+        self.stale_since: dict[tuple[str, str], float] = cluster.stale_since
+
+    # steps
+
+    def _queue(self, pod: Pod, amount: Vector, sign: float) -> None:
+        job = pod.job
+        if job is not None and job.queue is not None:
+            job.queue.charge(amount, job.preemptible, sign)
+
+    def evict(self, pod: Pod) -> None:
+        """The pod is to leave its node."""
+        change = Change(EVICTED, pod)
+        self._save(change, pod.node, pod.groups)
+        self._leave(pod, change)
+        self.log.append(change)
+        self.units += 1
+
+    def _save(self, change: Change, column: int, groups: tuple[str, ...]) -> None:
+        if change.pod.shape.shared and groups:
+            change.slots, change.slots_at = self.nodes.saved_slots(column, groups), column
+
+    def _leave(self, pod: Pod, change: Change) -> None:
+        cluster = self.cluster
+        cluster.charge(pod, pod.node, pod.status, -1)
+        cluster.charge(pod, pod.node, RELEASING, 1)
+        self._queue(pod, pod.accepted, -1.0)
+        if pod.shape.dynamic and pod.record.claims:
+            change.claims = cluster.claims.release(pod.record)
+        if pod.zones and self.numa:
+            cluster.numa.charge(self.nodes.name(pod.node), pod.zones, -1.0)
+        set_status(pod, RELEASING)
+        pod.virtual = True
+
+    def _return(self, pod: Pod, change: Change) -> None:
+        """Take an eviction back."""
+        cluster = self.cluster
+        cluster.charge(pod, change.node, RELEASING, -1, slots=False)
+        cluster.charge(pod, change.node, change.status, 1, slots=False)
+        if change.slots is not None:
+            self.nodes.restore_slots(change.slots_at, change.slots)
+        self._queue(pod, change.accepted, 1.0)
+        if change.claims is not None:
+            cluster.claims.undo(change.claims)
+        if change.zones and self.numa:
+            cluster.numa.charge(self.nodes.name(change.node), change.zones, 1.0)
+        set_status(pod, change.status)
+        pod.virtual, pod.zones = change.virtual, change.zones
+
+    def restore(self, pod: Pod) -> bool:
+        """The pod was evicted in this simulation and stays after all. False if it was not."""
+        for change in self.log:
+            if change.kind == EVICTED and change.pod is pod:
+                again = Change(RESTORED, pod)
+                if change.slots is not None:
+                    # Others may have joined its device in the meantime: charge it anew instead of restoring a picture.
+                    self._save(again, pod.node, pod.groups)
+                    cluster = self.cluster
+                    cluster.charge(pod, pod.node, RELEASING, -1)
+                    cluster.charge(pod, pod.node, change.status, 1)
+                    self._queue(pod, pod.accepted, 1.0)
+                    set_status(pod, change.status)
+                    pod.virtual = change.virtual
+                else:
+                    self._return(pod, change)
+                self.log.append(again)
+                return True
+        return False
+
+    def place(self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = (), charged: bool = False) -> None:
+        """Give the pod a place: now, or ``later`` when what is there is released. ``charged``: the node is charged already."""
+        cluster = self.cluster
+        change = Change(PLACED, pod)
+        change.column = column
+        self._save(change, column, groups)
+        if pod.status == RELEASING:
+            pod.away = (pod.node, pod.groups)
+        status = PIPELINED if later else ALLOCATED
+        pod.groups = groups
+        if pod.shape.dynamic and pod.record.claims:
+            record = self.nodes.records[column]
+            change.claims = cluster.claims.allocate(pod.record, self.nodes.name(column), record.labels if record else {})
+        if not charged:
+            cluster.charge(pod, column, status, 1)
+        elif pod.shape.gpus and self.nodes.allocatable[GPU, column]:
+            self.nodes.whole_used[column] += pod.shape.gpus
+        pod.node = column
+        pod.accepted = cluster.accepted(pod, column) if pod.shape.memory else pod.shape.vector
+        self._queue(pod, pod.accepted, 1.0)
+        if zones and self.numa:
+            cluster.numa.charge(self.nodes.name(column), zones, 1.0)
+        pod.zones = zones
+        set_status(pod, status)
+        pod.virtual = True
+        self.placed[pod.record.uid] = pod
+        self.log.append(change)
+        self.units += 1
+
+    def _unplace(self, change: Change) -> None:
+        pod, cluster = change.pod, self.cluster
+        cluster.charge(pod, change.column, pod.status, -1, slots=False)
+        if change.slots is not None:
+            self.nodes.restore_slots(change.slots_at, change.slots)
+        self._queue(pod, pod.accepted, -1.0)
+        if change.claims is not None:
+            cluster.claims.undo(change.claims)
+        if pod.zones and self.numa:
+            cluster.numa.charge(self.nodes.name(change.column), pod.zones, -1.0)
+        pod.node, pod.groups, pod.accepted = change.node, change.groups, change.accepted
+        pod.zones, pod.away = change.zones, change.away
+        set_status(pod, change.status)
+        pod.virtual = change.virtual
+        self.placed.pop(pod.record.uid, None)
+
+    def rollback(self, to: int) -> None:
+        """Undo the steps after the first ``to``, the last one first."""
+        log = self.log
+        while len(log) > to:
+            change = log.pop()
+            if change.kind == PLACED:
+                self._unplace(change)
+            elif change.kind == EVICTED:
+                self._return(change.pod, change)
+            else:
+                self._undo_restore(change)
+
+    def _undo_restore(self, change: Change) -> None:
+        pod = change.pod
+        if change.slots is None:
+            again = Change(EVICTED, pod)
+            self._leave(pod, again)
+            for earlier in self.log:
+                if earlier.kind == EVICTED and earlier.pod is pod:
+                    earlier.claims = again.claims
+            return
+        self.cluster.charge(pod, pod.node, pod.status, -1, slots=False)
+        self.cluster.charge(pod, pod.node, RELEASING, 1, slots=False)
+        self.nodes.restore_slots(change.slots_at, change.slots)
+        self._queue(pod, pod.accepted, -1.0)
+        set_status(pod, RELEASING)
+        pod.virtual = True
+
+    def postpone(self, start: int) -> None:
+        """What was placed for now since step ``start`` waits with the rest of its gang for what is being released."""
+        for change in self.log[start:]:
+            pod = change.pod
+            if change.kind == PLACED and pod.status == ALLOCATED:
+                self.cluster.charge(pod, change.column, ALLOCATED, -1)
+                self.cluster.charge(pod, change.column, PIPELINED, 1)
+                set_status(pod, PIPELINED)
+
+    # decisions
+
+    def commit_places(self) -> tuple[Placed, ...]:
+        """Close the log: what has a place now is decided, what has one later is reserved. Returns the decided."""
+        cluster, decided = self.cluster, []
+        for change in self.log:
+            pod = change.pod
+            if change.kind != PLACED:
+                continue
+            pod.virtual = False
+            entry = self._entry(pod)
+            if pod.status == ALLOCATED:
+                set_status(pod, BINDING)
+                pod.node_name = entry.node
+                cluster.assumed[pod.record.uid] = (pod.node_name, pod.groups)
+                cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
+                if pod.job is not None and pod.job.queue is not None:
+                    pod.job.queue.charge_pending(pod.shape.vector, -1.0)
+                if pod.record.affinity and pod.record.affinity.anti_required:
+                    cluster.avoiding.add(pod.record.uid)
+                decided.append(entry)
+            else:
+                self.later[pod.record.uid] = pod
+                self.result.reserved.append(entry)
+        self.log.clear()
+        return tuple(decided)
+
+    def _entry(self, pod: Pod) -> Placed:
+        record, shape = pod.record, pod.shape
+        claims = self.cluster.claims.allocations(record) if shape.dynamic and record.claims else ()
+        portion = memory = 0
+        if shape.shared:
+            memory = self.cluster.memory_on(shape, pod.node)
+            portion = pod.accepted[2] / shape.devices if shape.devices else 0.0
+        return Placed(
+            record.uid, record.namespace, record.name, self.nodes.name(pod.node), pod.groups, float(portion), int(memory),
+            pod.zones, claims,
+        )  # fmt: skip
+
+    def commit_victims(self, evictions: dict[str, Eviction]) -> None:
+        """Close the log of a simulation: its victims go (``evictions`` by uid), its places are reserved."""
+        for change in self.log:
+            pod = change.pod
+            if change.kind != EVICTED or pod.status not in (RELEASING, PIPELINED):
+                continue
+            uid = pod.record.uid
+            if uid in self.later:
+                # It had no more than a reservation.
+                self.result.reserved = [r for r in self.result.reserved if r.uid != uid]
+                continue
+            if uid not in self.cluster.going:
+                self.cluster.going.add(uid)
+                found = evictions[uid]
+                self.result.evictions.append(found)
+        for change in self.log:
+            change.pod.virtual = False
+            if change.kind == PLACED and change.pod.status == PIPELINED:
+                self.later[change.pod.record.uid] = change.pod
+                self.result.reserved.append(self._entry(change.pod))
+        self.log.clear()
+
+    def close(self) -> CycleResult:
+        """End the cycle: reservations are taken back, so that the cluster shows what is decided and nothing else."""
+        cluster, shared = self.cluster, set()
+        for pod in self.later.values():
+            if pod.status not in (PIPELINED, RELEASING):
+                continue
+            if pod.shape.shared:
+                shared.add(pod.node)
+                if pod.away:
+                    shared.add(pod.away[0])
+            cluster.charge(pod, pod.node, pod.status, -1, slots=False)
+            if pod.status == PIPELINED:
+                self._queue(pod, pod.accepted, -1.0)
+            if pod.record.claims:
+                cluster.claims.release(pod.record)
+            pod.zones = ()
+            if pod.away:
+                pod.node, pod.groups = pod.away
+                set_status(pod, RELEASING)
+            else:
+                pod.node, pod.groups, pod.accepted = -1, (), NOTHING
+                set_status(pod, PENDING)
+            pod.away = None
+            pod.virtual = False
+        for column in shared:
+            cluster.rebuild_node(column)
+        self.result.units = self.units
+        return self.result
+
+    # looking
+
+    def free_after(self, node: str) -> tuple[float, float]:
+        """(idle, releasing) GPUs of a node as the session stands."""
+        column = self.nodes.columns[node]
+        return float(self.nodes.idle[GPU, column]), float(self.nodes.releasing[GPU, column])
+
