@@ -62,6 +62,8 @@ class Cluster:
         """Node name -> uids of what is charged there."""
         self.avoiding: set[str] = set()
         """Uids of pods on nodes that keep others away (anti-affinity)."""
+        self.legacy_mig: set[str] = set()
+        """Uids of pods on nodes that hold MIG devices by annotation."""
         self.stale_since: dict[Key, float] = {}
         """When a gang was first seen to have lost members, until its record says so."""
         self.changes = 0
@@ -405,6 +407,8 @@ class Cluster:
         set_status(pod, status)
         if pod.record.affinity and pod.record.affinity.anti_required:
             (self.avoiding.add if column >= 0 else self.avoiding.discard)(pod.uid)
+        if pod.shape.legacy_mig:
+            (self.legacy_mig.add if column >= 0 else self.legacy_mig.discard)(pod.uid)
         if job is not None:
             if status == SUCCEEDED:
                 job.succeeded += 1
@@ -447,7 +451,7 @@ class Cluster:
                 self.doubtful.discard(key)
         del self.pods[uid]
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
-        for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding):
+        for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding, self.legacy_mig):
             known.discard(uid)
 
     # inside: what a pod takes of its node
@@ -600,7 +604,10 @@ class Cluster:
         for uid in list(self._claiming):
             record = self.pods[uid].record
             if self.pods[uid].shape.claim_gpus != self.claims.gpu_count(record):
+                given = self.given.get(uid)
                 self._forget(uid)
+                if given:
+                    self.given[uid] = given
                 self._pod(record)
         if not self.numa.empty:
             running: dict[str, list[tuple]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shoal_contracts.state import ObjectRecord, StateMessage
+from shoal_contracts.state import GroupRecord, ObjectRecord, StateMessage
 from shoal_core import Cluster, CycleResult, Session, run
 from shoal_core.configuration import read
 from shoal_core.settings import PLUGINS
@@ -134,6 +134,13 @@ class Replay:
                 self.state[uid] = Standing(PENDING, "", before.groups)
             elif NAMES[now.status] == "Binding":
                 self.state[uid] = Standing(RUNNING, now.node, now.groups)
+        since = {(s.namespace, s.group): s.since for s in outcome.result.stale}
+        self.records = [
+            msgspec.structs.replace(r, stale_since=since[r.namespace, r.name])
+            if isinstance(r, GroupRecord) and (r.namespace, r.name) in since
+            else r
+            for r in self.records
+        ]
         self.now += float(self._run.get("secondsBetweenCycles") or 0)
 
 

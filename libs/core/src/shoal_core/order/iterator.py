@@ -67,26 +67,20 @@ class Iterator(Generic[J]):
             above = self._root if queue.parent is None else self.leaf(queue.parent)
             found = self._nodes[queue.name] = Node(queue, above)
             above.children.append(found)
-            if self._ready:
-                self._settle(found)
         return found
-
-    def _settle(self, node: Node[J]) -> None:
-        """A node that came while jobs are being taken."""
-        parent = node.parent
-        assert parent is not None
-        node.key = None
-        if parent.top is None:
-            parent.top = node
 
     def touched(self, node: Node[J]) -> None:
         """Something changed for the node: its place is looked at again before it is next taken from."""
         at: Node[J] | None = node
         while at is not None and at.parent is not None:
+            above = at.parent
+            if at.key is None:
+                # New among its siblings: it takes its place at once.
+                at.key = self.key(at)
+                if above.top is None or (above.top.key is not None and (at.key < above.top.key) != self.reverse):
+                    above.top = at
             at.flagged = True
-            if at.parent.top is None:
-                at.parent.top = at
-            at = at.parent
+            at = above
 
     def start(self) -> None:
         """All jobs are in: settle the first order."""

@@ -13,7 +13,7 @@ from shoal_core.kernels.place import NEITHER, PACK, SPREAD, place_run, place_sha
 from shoal_core.nodes import Bytes, Floats
 from shoal_core.placement.dynamic import Dynamic
 from shoal_core.placement.topology import Topology
-from shoal_core.rows import Job, Pod, Shape, total_request
+from shoal_core.rows import MIG, Job, Pod, Shape, total_request
 from shoal_core.session import Session
 from shoal_core.status import PENDING, RELEASING
 from shoal_core.vocabulary import CPU, GPU, PODS
@@ -181,6 +181,9 @@ class Walk:
             session = self.session
             if self._predicates:
                 found = session.nodes.allowed(shape, pod.record, session.settings.restrict_nodes)
+                if shape.kind == MIG and session.cluster.legacy_mig:
+                    found = found.copy()
+                    found[[session.cluster.pods[uid].node for uid in session.cluster.legacy_mig]] = 0
             else:
                 found = session.everywhere
             self._allowed[shape.number] = found
