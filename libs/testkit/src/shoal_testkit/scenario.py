@@ -78,7 +78,7 @@ class Replay:
             chosen = tuple(p for p in PLUGINS if p not in plugins)
         if scenario["objects"].get("nodeResourceTopologies"):
             chosen = (*chosen, "numa")
-        self.settings = replace(settings, plugins=chosen)
+        self.settings = replace(settings, plugins=chosen, staleness_grace=0.0)
         self.state = {
             uid: Standing(STATUS[s["status"]], s.get("node", ""), tuple(s.get("gpuGroups") or ()))
             for uid, s in scenario["state"].items()
