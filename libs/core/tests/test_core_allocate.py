@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal_contracts import state
-from shoal_core import Cluster, CycleResult, cycle
+from shoal_core import Cluster, CycleResult, Settings, cycle
 
 FREE = state.QueueResource(quota=-1, limit=-1, weight=1)
 
@@ -63,7 +63,7 @@ def test_spreading_takes_the_emptiest() -> None:
     c = cluster(queue("q"), node("a"), node("b"), group("g"), group("h"))
     c.apply(pod("old", "g", gpus=2, node="a", phase="Running"))
     c.apply(pod("new", "h"))
-    assert placed(cycle(c, spread=True)) == {"new": "b"}
+    assert placed(cycle(c, settings=Settings(spread_gpu=True))) == {"new": "b"}
 
 
 def test_cpu_only_pods_prefer_nodes_without_gpus() -> None:
@@ -208,7 +208,7 @@ def test_selectors_affinity_and_taints() -> None:
     assert found["newer-0"] == "fast"
     assert found["named-0"] == "soft"
     assert "nowhere-0" not in found
-    assert "excluded by node selector, affinity or taints" in result.waiting[0].message
+    assert "excluded by node selector, affinity, taints" in result.waiting[0].message
 
 
 def test_pods_and_other_resources_count() -> None:
@@ -247,7 +247,6 @@ def test_unusable_nodes_are_left_out() -> None:
         ([group("g", min_member=5), pod("p", "g")], "NotEnoughPods", "5 pods are needed, 1 exist"),
         ([group("g", error="spec.minMember: -1 is negative"), pod("p", "g")], "InvalidPodGroup", "negative"),
         ([group("g"), pod("p", "g", error="annotation gpu-fraction is 'abc'")], "InvalidPod", "gpu-fraction"),
-        ([group("g"), pod("p", "g", share=state.GpuShare(fraction=0.5))], "NotSupportedYet", "share of a GPU"),
         (
             [group("g", subgroups=[state.SubGroup(name="s", min_member=0)]), pod("p", "g", subgroup="x")],
             "InvalidPod",
@@ -336,7 +335,7 @@ def test_laws_on_random_clusters(records: list[Any], rng: Any) -> None:
         for r in range(3):
             assert q.limit[r] == -1 or q.allocated[r] <= q.limit[r], "no queue is over its limit"
     running: Counter[str] = Counter(g.group for g in result.gangs for _ in g.members)
-    for found in c.groups.values():
+    for found in c.jobs.values():
         assert found.record is not None
         minimum = 1 if found.record.min_member is None else found.record.min_member
         have = running[found.record.name]

@@ -54,6 +54,8 @@ class Cluster:
         """What the records can't say: see ``place``."""
         self.waiting: set[Key] = set()
         """Groups that have waiting pods."""
+        self.misplaced: set[Key] = set()
+        """Groups with pods that name a subgroup which does not exist."""
         self.doubtful: set[Key] = set()
         """Groups whose gang may have lost members, or that are marked so."""
         self.deleting: set[str] = set()
@@ -312,6 +314,11 @@ class Cluster:
                 self._join(old)
         else:
             old.record = record
+        if old.job is not None and (record.error or old.job.unsound):
+            if record.error:
+                old.job.unsound[record.uid] = old
+            else:
+                old.job.unsound.pop(record.uid, None)
         if record.deleted:
             self.deleting.add(record.uid)
         self._settle(old)
@@ -326,6 +333,7 @@ class Cluster:
         leaf = job.leaf_for(pod.record)
         if leaf is None:
             job.unknown[pod.uid] = pod
+            self.misplaced.add(key)
             return
         pod.job, pod.leaf = job, leaf
         job.pods[pod.uid] = pod
@@ -350,7 +358,7 @@ class Cluster:
         del job.pods[pod.uid]
         pod.job = pod.leaf = None
         pod.status = status
-        self._look_again(job)
+        self.look_again(job)
 
     def _standing(self, pod: Pod) -> Place:
         """What the pod's record and what was decided say of it (policy spec 1.3)."""
@@ -413,9 +421,9 @@ class Cluster:
             if status == SUCCEEDED:
                 job.succeeded += 1
             self._count(pod, 1.0)
-            self._look_again(job)
+            self.look_again(job)
 
-    def _look_again(self, job: Job) -> None:
+    def look_again(self, job: Job) -> None:
         """Whether the group has to be looked at in the next cycle."""
         (self.waiting.add if job.pending else self.waiting.discard)(job.key)
         record = job.record
@@ -445,6 +453,9 @@ class Cluster:
         key = (pod.record.namespace, pod.record.group)
         if job := self.jobs.get(key):
             job.unknown.pop(uid, None)
+            job.unsound.pop(uid, None)
+            if not job.unknown:
+                self.misplaced.discard(key)
             if not job.pods and not job.unknown and job.record is None:
                 del self.jobs[key]
                 self.waiting.discard(key)
@@ -570,7 +581,7 @@ class Cluster:
         if shaped:
             self._reshape(job, record)
         job.changed()
-        self._look_again(job)
+        self.look_again(job)
 
     def _reshape(self, job: Job, record: state.GroupRecord) -> None:
         """Another tree of subgroups: every pod finds its leaf anew."""
@@ -578,6 +589,7 @@ class Cluster:
         for pod in list(job.pods.values()):
             self._leave(pod)
         job.unknown.clear()
+        self.misplaced.discard(job.key)
         job.pending = job.active = job.counted = job.succeeded = 0
         job.held = NOTHING
         job.set_root(tree(record))

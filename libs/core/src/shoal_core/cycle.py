@@ -54,6 +54,12 @@ def run(session: Session, actions: Iterable[str] | None = None) -> None:
     for job in jobs:
         if job.pending:
             session.result.waiting.append(_why(session, job, tried))
+    for key in sorted(cluster.misplaced):
+        job = cluster.jobs[key]
+        for uid, pod in sorted(job.unknown.items()):
+            if pod.pending:
+                text = f"pod {pod.record.name} names subgroup {pod.record.subgroup!r}, which {job.name} lacks"
+                session.result.waiting.append(Waiting(*key, job.record.queue if job.record else "", "InvalidPod", text, (uid,)))
     for queue in cluster.tree.queues.values():
         session.result.queues.append(QueueShare(queue.name, queue.share, queue.allocated, queue.request))
 
@@ -81,6 +87,10 @@ def _jobs(session: Session) -> list[Job]:
         elif job.ready:
             if job.chunk(True, session.least_memory)[0]:
                 found.append(job)
+            else:
+                assert job.record is not None
+                text = "its pods are held back after a refused binding"
+                session.result.waiting.append(Waiting(*key, job.record.queue, "Held", text, reasons.waiting_uids(job)))
         else:
             assert job.record is not None
             session.result.waiting.append(
@@ -102,8 +112,8 @@ def _wrong(session: Session, job: Job) -> tuple[str, str] | None:
         return "QueueDoesNotExist", told
     if queue.children:
         return "QueueDoesNotExist", f"queue {queue.name} has queues below it: name one of those"
-    for pod in job.pods.values():
-        if pod.pending and pod.record.error:
+    for pod in job.unsound.values():
+        if pod.pending:
             return "InvalidPod", f"pod {pod.record.name}: {pod.record.error}"
     return None
 

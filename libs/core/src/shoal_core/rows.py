@@ -143,7 +143,7 @@ class Job:
 
     __slots__ = (
         "active", "chunk_cache", "counted", "created", "held", "key", "key_cache", "leaf_list", "name", "pending",
-        "pods", "preemptible", "priority", "queue", "record", "root", "signature_cache", "succeeded", "unknown", "vector_cache",
+        "pods", "preemptible", "priority", "queue", "record", "root", "signature_cache", "succeeded", "unknown", "unsound",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -154,6 +154,8 @@ class Job:
         self.pods: dict[str, Pod] = {}
         self.unknown: dict[str, Pod] = {}
         """Pods that name a subgroup that the group lacks."""
+        self.unsound: dict[str, Pod] = {}
+        """Pods whose own record is wrong."""
         self.queue: Queue | None = None
         self.priority, self.preemptible, self.created = 50, True, 0.0
         self.pending = self.active = self.counted = self.succeeded = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -296,10 +297,40 @@ class Session:
                 set_status(pod, PENDING)
             pod.away = None
             pod.virtual = False
+        self._take_back(shared)
         for column in shared:
             cluster.rebuild_node(column)
+        for key in {p.job.key for p in (*self.placed.values(), *self.later.values()) if p.job is not None}:
+            cluster.look_again(cluster.jobs[key])
+        for eviction in self.result.evictions:
+            cluster.look_again(cluster.jobs[eviction.namespace, eviction.group])
         self.result.units = self.units
         return self.result
+
+    def _take_back(self, shared: set[int]) -> None:
+        """Pods that were to start and then had to make room in the same cycle never start: both decisions are void."""
+        cluster, result = self.cluster, self.result
+        void: set[str] = set()
+        for gang in result.gangs:
+            for member in gang.members:
+                pod = cluster.pods[member.uid]
+                if pod.status != RELEASING:
+                    continue
+                void.add(member.uid)
+                cluster.charge(pod, pod.node, RELEASING, -1, slots=False)
+                if pod.shape.shared:
+                    shared.add(pod.node)
+                cluster.by_node[pod.node_name].pop(member.uid, None)
+                cluster.assumed.pop(member.uid, None)
+                cluster.going.discard(member.uid)
+                pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
+                set_status(pod, PENDING)
+                if pod.job is not None and pod.job.queue is not None:
+                    pod.job.queue.charge_pending(pod.shape.vector)
+        if void:
+            left = [replace(g, members=tuple(m for m in g.members if m.uid not in void)) for g in result.gangs]
+            result.gangs = [g for g in left if g.members]
+            result.evictions = [e for e in result.evictions if e.uid not in void]
 
     # looking
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from shoal_contracts import streams
 from shoal_core import warm
 from shoal_kube import Kube, KubeConfig, Recorder
 from shoal_scheduler.loop import Loop
+from shoal_scheduler.marks import Marks
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Common, Context, run
 from shoal_service.events import Events
@@ -26,7 +28,11 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     settle: float = 2.0
     """Seconds that a reason must last before it is written to the API."""
     spread: bool = False
-    """Spread pods over nodes instead of packing them."""
+    """Spread pods over nodes instead of packing them. ``policy`` wins where both are given."""
+    policy: dict[str, Any] = {}
+    """The scheduler configuration in the reference's format: actions, tiers, queueDepthPerAction, scenarioSearchBudgets."""
+    flags: dict[str, Any] = {}
+    """The reference's flags, named as in its snapshots: maxNumberConsolidationPreemptees, useSchedulingSignatures …"""
 
 
 async def start(context: Context[Config]) -> None:
@@ -41,7 +47,8 @@ async def start(context: Context[Config]) -> None:
         recorder = Recorder(kube, NAME, context.clock)
         reporter = Reporter(context, kube, recorder, config.settle)
         events = Events(context)
-        loop = Loop(context, kube, election, reporter, events)
+        marks = Marks(context, kube, recorder)
+        loop = Loop(context, kube, election, reporter, marks, events)
 
         async def streams_again() -> None:
             await context.bus.ensure([streams.DECISION, streams.EVENT, streams.LOG], [streams.BINDER])
@@ -50,6 +57,7 @@ async def start(context: Context[Config]) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(recorder.run())
             tasks.create_task(reporter.run())
+            tasks.create_task(marks.run())
             tasks.create_task(events.run())
             tasks.create_task(loop.run())
 

@@ -22,7 +22,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shoal_contracts.decision import Decision, Outcome, Result
+from shoal_contracts.decision import Decision, Outcome, Result, Verb
 
 FIRST_HOLD = 0.2
 LONGEST_HOLD = 60.0
@@ -55,6 +55,13 @@ class Assume:
 
     uid: str
     node: str
+
+
+@dataclass(frozen=True)
+class AssumeGone:
+    """Count the pod as leaving its node."""
+
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Go:
     members: tuple[str, ...]
 
 
-Instruction = Assume | Forget | Close | Touch | Hold | Go
+Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Go
 
 
 class Ledger:
@@ -156,6 +163,8 @@ class Ledger:
         """A decision that the stream holds at takeover is ours now."""
         self.last[decision.uid] = seq
         self._enter(Entry(decision, Phase.OPEN, now, seq))
+        if decision.verb is Verb.EVICT:
+            return [AssumeGone(decision.uid)]
         return [Assume(decision.uid, decision.node)]
 
     def stream_lost(self, now: float) -> list[Instruction]:
@@ -204,8 +213,11 @@ class Ledger:
         del self._staged[decision.gang]
         return [Go(decision.gang, self._members.pop(decision.gang))]
 
-    def seen(self, uid: str, node: str) -> list[Instruction]:
-        """The API shows the pod on ``node`` ("": on none)."""
+    def seen(self, uid: str, node: str, deleted: bool = False) -> list[Instruction]:
+        """The API shows the pod on ``node`` ("": on none), being ``deleted`` or not."""
+        entry = self.entries.get(uid)
+        if entry is not None and entry.decision.verb is Verb.EVICT:
+            return self._close(uid) if deleted else []
         if not node:
             return []
         self._holds.pop(uid, None)
@@ -232,7 +244,7 @@ class Ledger:
         entry = self.entries.get(decision.uid)
         if entry is None or entry.decision.id != decision.id or entry.phase is not Phase.GIVING_UP:
             return []
-        if node == entry.decision.node:
+        if node == entry.decision.node and entry.decision.verb is Verb.BIND:
             # It was bound after all: the API will show it.
             entry.phase, entry.since = Phase.AGREED, now
             return []

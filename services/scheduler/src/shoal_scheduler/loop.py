@@ -15,7 +15,7 @@ from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision, GangGo, Header, Outcome, Verb
 from shoal_contracts.events import GroupEvent, PodEvent
-from shoal_contracts.state import GroupRecord, PodRecord
+from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
 from shoal_kube import Election, Kube, KubeError, NotFound
@@ -24,7 +24,9 @@ from shoal_model import labels, objects
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
 from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
-from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.ledger import Assume, AssumeGone, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.marks import Marks
+from shoal_scheduler.policy import prepared, settings
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
@@ -44,11 +46,11 @@ class Loop:
     """Decides as the leader of one epoch. ``run`` ends only by an error: then the process ends, and another leads."""
 
     def __init__(
-        self, context: Context[Config], kube: Kube, election: Election | None, reporter: Reporter, events: Events
+        self, context: Context[Config], kube: Kube, election: Election | None, reporter: Reporter, marks: Marks, events: Events
     ) -> None:
         self._context, self._kube, self._election = context, kube, election
-        self._reporter, self._events = reporter, events
-        self._cluster = Cluster(context.config.scheduler_name)
+        self._reporter, self._marks, self._events = reporter, marks, events
+        self._cluster = Cluster(settings(context.config))
         self._ledger = Ledger(context.config.expiry)
         self._membership = Membership()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
@@ -88,7 +90,7 @@ class Loop:
     # input
 
     async def _follow_state(self) -> None:
-        async for news in mirror(self._context, ("node", "pod", "group", "queue", "priorityclass")):
+        async for news in mirror(self._context, ("node", "pod", "group", "queue", "priorityclass", "topology")):
             if news.current:
                 self._mark = news.mark
                 self._complete.set()
@@ -165,7 +167,7 @@ class Loop:
             self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
         for uid in list(self._ledger.entries):
             pod = self._cluster.pods.get(uid)
-            self._do(self._ledger.seen(uid, pod.record.node) if pod else self._ledger.gone(uid))
+            self._do(self._ledger.seen(uid, pod.record.node, bool(pod.record.deleted)) if pod else self._ledger.gone(uid))
 
     async def _fence_pending(self, epoch: int) -> None:
         pods = [
@@ -214,13 +216,14 @@ class Loop:
                 self._cluster.bar(uid, False)
         await self._close()
         metrics.OPEN.set(len(self._ledger.entries))
-        if not changed and not self._cluster.waiting:
+        if not changed and not self._cluster.waiting and not self._cluster.doubtful:
             return
         if self._election and not self._election.valid():
             return
         result = await self._decide()
-        if result.gangs:
+        if result.gangs or result.evictions:
             await self._commit(result)
+        self._marks.cycle(result)
         self._reporter.cycle(result.waiting, {(g.namespace, g.group) for g in result.gangs})
         metrics.WAITING.set(len(result.waiting))
         self._events_of(result)
@@ -228,7 +231,7 @@ class Loop:
     async def _decide(self) -> CycleResult:
         began = self._context.clock.monotonic()
         result = await asyncio.get_running_loop().run_in_executor(
-            self._worker, lambda: cycle(self._cluster, spread=self._context.config.spread)
+            self._worker, lambda: cycle(self._cluster, now=self._context.clock.now())
         )
         self._cycle += 1
         metrics.CYCLES.inc()
@@ -257,12 +260,16 @@ class Loop:
         match news.record:
             case PodRecord() as pod:
                 self._pod(pod, news)
+            case QueueRecord() as queue:
+                if queue.preempt_min_runtime or queue.reclaim_min_runtime:
+                    self._marks.starts = True
+                self._cluster.apply(queue)
             case GroupRecord() as group:
                 self._reporter.groups[group.namespace, group.name] = group
                 self._cluster.apply(group)
                 if pod := self._membership.group(group):
                     self._implied.add(pod.uid)
-                    self._cluster.apply(pod)
+                    self._cluster.apply(prepared(pod))
             case None:
                 if news.kind == "pod":
                     namespace, name = news.names
@@ -287,7 +294,7 @@ class Loop:
             self._implied.add(pod.uid)
         else:
             self._implied.discard(pod.uid)
-        self._cluster.apply(filled)
+        self._cluster.apply(prepared(filled))
         if pod.scheduler_name != self._cluster.scheduler_name:
             return
         self._reporter.pods[pod.uid] = pod
@@ -297,7 +304,7 @@ class Loop:
             return
         if (entry := self._ledger.entries.get(pod.uid)) is not None:
             metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
-        self._do(self._ledger.seen(pod.uid, pod.node))
+        self._do(self._ledger.seen(pod.uid, pod.node, bool(pod.deleted)))
         self._origin.pop(pod.uid, None)
         self._implied.discard(pod.uid)
 
@@ -315,6 +322,8 @@ class Loop:
             match instruction:
                 case Assume(uid, node):
                     self._cluster.assume(uid, node)
+                case AssumeGone(uid):
+                    self._cluster.assume_gone(uid)
                 case Forget(uid):
                     self._cluster.forget(uid)
                 case Close(uid, seq):
@@ -384,6 +393,18 @@ class Loop:
                 )  # fmt: skip
             # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
             found += [decisions[i : i + MOST] for i in range(0, len(decisions), MOST)]
+        for eviction in result.evictions:
+            number += 1
+            pod = self._cluster.pods[eviction.uid].record
+            found.append(
+                [
+                    Decision(
+                        id=f"{epoch}-{self._cycle}-{number}", verb=Verb.EVICT, namespace=eviction.namespace, pod=eviction.pod,
+                        uid=eviction.uid, resource_version=pod.resource_version, node=eviction.node, epoch=epoch,
+                        cycle=self._cycle, group=eviction.group, queue=eviction.queue, reason=eviction.message, at=at,
+                    )
+                ]
+            )  # fmt: skip
         return found
 
     async def _commit(self, result: CycleResult) -> None:
@@ -455,6 +476,12 @@ class Loop:
                 self._do(self._ledger.not_committed(uid, seq))
 
     def _events_of(self, result: CycleResult) -> None:
+        for eviction in result.evictions:
+            data = GroupEvent(
+                namespace=eviction.namespace, group=eviction.group, queue=eviction.queue, reason=eviction.action,
+                message=eviction.message,
+            )  # fmt: skip
+            self._events.say(eviction.queue, "group", "evicting", eviction.group, data, f"{eviction.uid}/{eviction.action}")
         for uid in (m.uid for g in result.gangs for m in g.members):
             if (entry := self._ledger.entries.get(uid)) is None:
                 continue

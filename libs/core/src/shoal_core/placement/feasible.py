@@ -77,18 +77,3 @@ def names_nodes(pod: PodRecord) -> bool:
     terms = (pod.affinity.node_required if pod.affinity else None) or []
     return any(t.fields or any(r.key == hostname for r in t.expressions) for t in terms)
 
-
-def unsupported(pod: PodRecord) -> str:
-    """What the pod asks for that this core can't do yet; empty if nothing."""
-    affinity = pod.affinity
-    if pod.share is not None:
-        return "a share of a GPU"
-    if affinity and (affinity.pod_required or affinity.anti_required):
-        return "required pod affinity or anti-affinity"
-    if pod.host_ports:
-        return "host ports"
-    if pod.claims:
-        return "resource claims"
-    if any(r.startswith("nvidia.com/mig-") for r in pod.requests):
-        return "MIG devices"
-    return ""

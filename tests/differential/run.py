@@ -1,0 +1,80 @@
+"""Compares decisions on random clusters with the reference's: statuses by pod group. The last line is `N of M`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from shoal_core import Cluster, Session, run
+from shoal_core.configuration import read
+from shoal_core.status import NAMES
+from shoal_testkit.scenario import records
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def generator(folder: Path) -> ModuleType:
+    """The script that makes the clusters."""
+    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location("random_cluster", folder / "random_cluster.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def decide(objects: dict[str, list[dict[str, Any]]], config: dict[str, Any], params: dict[str, Any], now: float) -> dict[str, dict[str, int]]:
+    """Pod group -> status -> number of pods, after one cycle."""
+    settings = read(config, params)
+    cluster = Cluster(settings)
+    for record in records(objects):
+        cluster.apply(record)
+    session = Session(cluster, now)
+    run(session)
+    found = {job.name: dict(Counter(NAMES[p.status] for p in job.pods.values())) for job in cluster.jobs.values()}
+    session.close()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("expected", nargs="?", type=Path, default=SHARED / "differential" / "expected.json")
+    parser.add_argument("--generator", type=Path, default=SHARED / "bench")
+    parser.add_argument("--failures", type=Path, default=Path("differential-failures.txt"))
+    parser.add_argument("--seed", type=str, help="only this one, with details")
+    given = parser.parse_args()
+    made = generator(given.generator)
+    snapshot = importlib.import_module("make_snapshot")
+    expected = json.loads(given.expected.read_bytes())
+    good, failed = 0, []
+    for seed, want in expected.items():
+        if given.seed and seed != given.seed:
+            continue
+        objects = made.build(int(seed)).objects
+        try:
+            have = decide(objects, snapshot.CONFIG, snapshot.PARAMS, snapshot.NOW.timestamp())
+        except Exception as error:  # noqa: BLE001
+            traceback.print_exc()
+            failed.append(f"{seed}: {type(error).__name__}: {error}\n")
+            continue
+        wrong = [f"{name}: {have.get(name)} not {status}" for name, status in want.items() if have.get(name) != status]
+        good += not wrong
+        if wrong:
+            failed.append(f"{seed}\n" + "".join(f"    {w}\n" for w in wrong))
+    given.failures.write_text("".join(failed))
+    if failed:
+        print(f"what differs is in {given.failures}")
+    print(f"{good} of {good + len(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
