@@ -6,47 +6,164 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal_core.kernels.place import count_short, count_short_slowly, place_run, place_run_slowly
+from shoal_core.kernels.charge import charge, charge_slot, charge_slowly
+from shoal_core.kernels.domains import sum_domains, sum_domains_slowly
+from shoal_core.kernels.place import count_short, count_short_slowly, place_run, place_run_slowly, place_shared
 
 SMALL = st.integers(0, 6)
+RESOURCES = 4
 
 
-@st.composite
-def situations(draw: st.DrawFn) -> tuple[np.ndarray, ...]:
-    nodes = draw(st.integers(1, 7))
-    resources = 4
-    allocatable = np.array([[float(draw(SMALL)) for _ in range(nodes)] for _ in range(resources)])
-    used = np.array([[float(draw(SMALL)) for _ in range(nodes)] for _ in range(resources)])
-    idle = allocatable - used
-    flags = st.lists(st.integers(0, 1), min_size=nodes, max_size=nodes)
-    allowed = np.array(draw(flags), np.uint8)
-    preferred = np.array(draw(flags), np.uint8)
-    rank = np.array(draw(st.permutations(range(nodes))), np.int64)
-    request = np.array([float(draw(st.integers(0, 3))) for _ in range(resources)])
-    return idle, allocatable, allowed, preferred, rank, request
+class Situation:
+    """A few nodes with some of their room in use."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        nodes = draw(st.integers(1, 7))
+
+        def table(values: st.SearchStrategy[int]) -> np.ndarray:
+            return np.array([[float(draw(values)) for _ in range(nodes)] for _ in range(RESOURCES)])
+
+        def flags() -> np.ndarray:
+            return np.array(draw(st.lists(st.integers(0, 1), min_size=nodes, max_size=nodes)), np.uint8)
+
+        self.allocatable = table(SMALL)
+        self.idle = self.allocatable - table(st.integers(0, 3))
+        self.releasing = table(st.integers(-1, 2))
+        self.candidates, self.allowed, self.preferred = flags(), flags(), flags()
+        self.room = np.array([draw(st.integers(-1, 3)) for _ in range(nodes)], np.int64)
+        self.extra = np.array([float(draw(st.sampled_from([0, 0, 1000, 100000]))) for _ in range(nodes)])
+        self.devices = np.array([float(draw(SMALL)) for _ in range(nodes)])
+        self.rank = np.array(draw(st.permutations(range(nodes))), np.int64)
+        self.request = np.array([float(draw(st.integers(0, 3))) for _ in range(RESOURCES)])
+        self.rows = np.flatnonzero(self.request).astype(np.int64)
+        self.nodes = nodes
 
 
-@settings(max_examples=300)
-@given(situations(), st.integers(0, 3), st.integers(0, 1), st.integers(0, 9))
-def test_place_run(found: tuple[np.ndarray, ...], by: int, spread: int, count: int) -> None:
-    idle, allocatable, allowed, preferred, rank, request = found
-    rows = np.flatnonzero(request).astype(np.int64)
-    fast_idle, slow_idle = idle.copy(), idle.copy()
-    fast, slow = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-    done = place_run(fast_idle, allocatable, allowed, preferred, rank, request, rows, by, spread, count, fast)
-    assert done == place_run_slowly(slow_idle, allocatable, allowed, preferred, rank, request, rows, by, spread, count, slow)
+situations = st.composite(Situation)()
+FLAG = st.integers(0, 1)
+
+
+@settings(max_examples=500, deadline=None)
+@given(situations, st.sampled_from([0, 2]), st.integers(0, 2), FLAG, FLAG, FLAG, st.integers(0, 9))
+def test_place_run(s: Situation, by: int, strategy: int, available: int, sharing: int, later: int, count: int) -> None:
+    found = []
+    for kernel in (place_run, place_run_slowly):
+        idle, releasing = s.idle.copy(), s.releasing.copy()
+        out, waits = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+        done = kernel(
+            idle, releasing, s.allocatable, s.candidates, s.allowed, s.preferred, s.room, s.extra, s.devices, s.rank,
+            s.request, s.rows, by, strategy, available, sharing, later, 1, count, out, waits,
+        )  # fmt: skip
+        found.append((done, out[:done].tolist(), waits[:done].tolist(), idle.tolist(), releasing.tolist()))
+    assert found[0] == found[1]
+
+
+@given(situations, st.integers(0, 2))
+def test_charging_is_undone_exactly(s: Situation, how: int) -> None:
+    for n in range(s.nodes):
+        fast, slow = (s.idle.copy(), s.releasing.copy()), (s.idle.copy(), s.releasing.copy())
+        charge(*fast, s.allocatable, s.request, s.rows, n, how, 1.0)
+        charge_slowly(*slow, s.allocatable, s.request, s.rows, n, how, 1.0)
+        assert [x.tolist() for x in fast] == [x.tolist() for x in slow]
+        charge(*fast, s.allocatable, s.request, s.rows, n, how, -1.0)
+        assert [x.tolist() for x in fast] == [s.idle.tolist(), s.releasing.tolist()]
+
+
+@given(situations)
+def test_count_short(s: Situation) -> None:
+    fast, slow = np.zeros(s.rows.shape[0], np.int64), np.zeros(s.rows.shape[0], np.int64)
+    count_short(s.idle, s.allowed, s.request, s.rows, fast)
+    count_short_slowly(s.idle, s.allowed, s.request, s.rows, slow)
     np.testing.assert_array_equal(fast, slow)
-    np.testing.assert_array_equal(fast_idle, slow_idle)
-    assert all(allowed[n] for n in fast[:done])
-    if rows.size and done:
-        assert (fast_idle[np.ix_(rows, np.unique(fast[:done]))] >= 0).all()
 
 
-@given(situations())
-def test_count_short(found: tuple[np.ndarray, ...]) -> None:
-    idle, _, allowed, _, _, request = found
-    rows = np.flatnonzero(request).astype(np.int64)
-    fast, slow = np.zeros(rows.size, np.int64), np.zeros(rows.size, np.int64)
-    count_short(idle, allowed, request, rows, fast)
-    count_short_slowly(idle, allowed, request, rows, slow)
-    np.testing.assert_array_equal(fast, slow)
+@given(situations, FLAG, st.integers(1, 4), st.data())
+def test_sum_domains(s: Situation, count: int, tasks: int, data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 6))
+    parent = np.array([-1] + [data.draw(st.integers(0, d - 1)) for d in range(1, size)], np.int64)
+    leaf = np.array([data.draw(st.integers(-1, size - 1)) for _ in range(s.nodes)], np.int64)
+    inside = np.ones(size, np.uint8)
+    shared = np.array([data.draw(st.sampled_from([0.0, 0.5])) for _ in range(s.nodes)])
+    found = []
+    for kernel in (sum_domains, sum_domains_slowly):
+        free, pods = np.zeros((RESOURCES, size)), np.zeros(size, np.int64)
+        kernel(s.idle, s.releasing, inside, leaf, parent, s.request, shared, count, tasks, free, pods)
+        found.append((free.tolist(), pods.tolist()))
+    assert found[0] == found[1]
+
+
+class Shared:
+    """A node with two GPUs of 100 MiB, as slots."""
+
+    def __init__(self) -> None:
+        self.idle, self.releasing = np.zeros((RESOURCES, 1)), np.zeros((RESOURCES, 1))
+        self.idle[2, 0] = 2.0
+        self.allocatable = np.full((RESOURCES, 1), 2.0)
+        self.whole, self.devices = np.zeros(1), np.full(1, 2.0)
+        self.memory, self.room = np.full(1, 100, np.int64), np.full(1, -1, np.int64)
+        self.used, self.leaving, self.held = (np.zeros((1, 4), np.int64) for _ in range(3))
+        self.marked, self.known = np.zeros((1, 4), np.uint8), np.zeros((1, 4), np.uint8)
+
+    def charge(self, slot: int, memory: int, how: int, sign: int = 1) -> list[float]:
+        """[idle, releasing, used, leaving, held] afterwards."""
+        charge_slot(
+            self.idle, self.releasing, self.whole, self.devices, self.memory, self.used, self.leaving, self.held, self.marked,
+            self.known, self.room, 0, slot, memory, how, sign,
+        )  # fmt: skip
+        u, r, a = (int(x[0, slot]) for x in (self.used, self.leaving, self.held))
+        return [float(self.idle[2, 0]), float(self.releasing[2, 0]), u, r, a]
+
+
+def test_a_shared_device_turns_from_idle_to_shared_and_back() -> None:
+    node = Shared()
+    assert node.charge(0, 40, 0) == [1, 0, 40, 0, 40]
+    assert node.charge(0, 40, 0) == [1, 0, 80, 0, 80]
+    node.charge(0, 40, 0, -1)
+    assert node.charge(0, 40, 1) == [1, 0, 80, 40, 80]
+    node.charge(0, 40, 0, -1)
+    assert node.charge(0, 40, 1) == [1, 1, 80, 80, 80]
+    assert node.room[0] == -1
+    node.charge(0, 40, 1, -1)
+    assert node.charge(0, 40, 1, -1) == [2, 0, 0, 0, 0]
+
+
+def test_a_place_on_what_is_released_takes_the_released_device() -> None:
+    node = Shared()
+    node.charge(0, 50, 1)
+    assert [float(node.idle[2, 0]), float(node.releasing[2, 0])] == [1, 1]
+    assert node.charge(0, 50, 2) == [1, 0, 100, 0, 50]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([25, 40, 50])), max_size=6))
+def test_what_is_charged_to_slots_and_taken_off_leaves_no_trace(steps: list[tuple[int, int]]) -> None:
+    node = Shared()
+    for slot, memory in steps:
+        node.charge(slot % 2, memory, 0)
+    for slot, memory in reversed(steps):
+        node.charge(slot % 2, memory, 0, -1)
+    assert float(node.idle[2, 0]) == 2.0
+    assert not node.used.any()
+    assert not node.held.any()
+
+
+def test_place_shared_joins_the_fullest_device_that_has_room() -> None:
+    node, out = Shared(), np.zeros(3, np.int64)
+    node.charge(0, 30, 0)
+    node.charge(1, 60, 0)
+    ones = np.ones(1, np.uint8)
+    request = np.array([1.0, 1.0, 0.4, 1.0])
+    node.idle[[0, 1, 3], 0] = 9.0
+
+    def place(order: int) -> list[int]:
+        found = place_shared(
+            node.idle, node.releasing, node.allocatable, ones, ones, node.room, np.zeros(1), node.devices, np.zeros(1, np.int64),
+            node.memory, node.used, node.leaving, node.held, node.known, request, 0.4, 0, 1, 0, 1, 1, order, 3, 0, out,
+        )  # fmt: skip
+        return [int(found), *out.tolist()]
+
+    assert place(0) == [0, 0, 40, 1]
+    assert place(1) == [0, 0, 40, 0]
+    node.charge(1, 40, 0)
+    assert place(0) == [0, 0, 40, 0]
+    node.charge(0, 40, 0)
+    assert place(0)[0] == -1

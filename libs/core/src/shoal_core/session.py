@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal_core.cluster import Cluster
-from shoal_core.results import CycleResult, Eviction, Placed
+from shoal_core.results import CycleResult, Eviction, Gang, Placed
 from shoal_core.rows import NOTHING, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
@@ -297,9 +297,11 @@ class Session:
                 set_status(pod, PENDING)
             pod.away = None
             pod.virtual = False
-        self._take_back(shared)
+        void = self._take_back(shared)
         for column in shared:
             cluster.rebuild_node(column)
+        if void:
+            self._start_reserved()
         for key in {p.job.key for p in (*self.placed.values(), *self.later.values()) if p.job is not None}:
             cluster.look_again(cluster.jobs[key])
         for eviction in self.result.evictions:
@@ -307,7 +309,30 @@ class Session:
         self.result.units = self.units
         return self.result
 
-    def _take_back(self, shared: set[int]) -> None:
+    def _start_reserved(self) -> None:
+        """Room that was only taken on paper is free at once: what was reserved in it starts, job by job, whole."""
+        cluster, nodes = self.cluster, self.nodes
+        places = {r.uid: r for r in self.result.reserved}
+        by_job: dict[int, list[Pod]] = {}
+        for uid in places:
+            pod = cluster.pods[uid]
+            by_job.setdefault(id(pod.job), []).append(pod)
+        for pods in by_job.values():
+            job, start = pods[0].job, len(self.log)
+            if job is None or job.record is None or any(p.status != PENDING or p.shape.shared or p.shape.dynamic for p in pods):
+                continue
+            started = job.counted > 0
+            for pod in pods:
+                column, request = nodes.columns[places[pod.uid].node], pod.shape.request
+                if (request > nodes.idle[: request.shape[0], column]).any() or (nodes.idle[:, column] < 0).any():
+                    self.rollback(start)
+                    break
+                self.place(pod, column, False, (), places[pod.uid].zones)
+            else:
+                self.result.gangs.append(Gang(*job.key, job.record.queue, self.commit_places(), not started))
+                self.result.reserved = [r for r in self.result.reserved if r.uid not in {p.uid for p in pods}]
+
+    def _take_back(self, shared: set[int]) -> set[str]:
         """Pods that were to start and then had to make room in the same cycle never start: both decisions are void."""
         cluster, result = self.cluster, self.result
         void: set[str] = set()
@@ -331,6 +356,7 @@ class Session:
             left = [replace(g, members=tuple(m for m in g.members if m.uid not in void)) for g in result.gangs]
             result.gangs = [g for g in left if g.members]
             result.evictions = [e for e in result.evictions if e.uid not in void]
+        return void
 
     # looking
 
