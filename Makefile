@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 
 .PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
-	bench-e2e bench-state bench-start constraints clean
+	bench-core bench-e2e bench-state bench-start conformance differential constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,15 @@ proto: setup ## proto/ from the message classes
 
 crds: setup ## deploy/helm/shoal/crds from their definition
 	@$(RUN) -m shoal_model.crds deploy/helm/shoal/crds
+
+conformance: setup ## scenarios with the outcome they demand: SCENARIOS=folder; what fails is in conformance-failures.txt
+	@$(RUN) tests/conformance/run.py $(SCENARIOS)
+
+differential: setup ## decisions on random clusters beside the reference's: EXPECTED=file; differential-failures.txt
+	@$(RUN) tests/differential/run.py $(EXPECTED)
+
+bench-core: setup ## one cycle of the core on the benchmark clusters: CASE=fill NODES=1000 for one of them
+	@$(RUN) tests/bench/core.py $(if $(CASE),--case $(CASE)) $(if $(NODES),--nodes $(NODES))
 
 bench-e2e: binaries ## pods per second from create to bound, beside kube-scheduler
 	@$(RUN) tests/bench/e2e.py

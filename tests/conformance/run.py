@@ -32,7 +32,7 @@ def main() -> int:
         all_[group] += 1
         try:
             wrong = check(json.loads(path.read_bytes()))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
             if given.v:
                 traceback.print_exc()

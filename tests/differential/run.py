@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import sys
@@ -31,7 +32,9 @@ def generator(folder: Path) -> ModuleType:
     return module
 
 
-def decide(objects: dict[str, list[dict[str, Any]]], config: dict[str, Any], params: dict[str, Any], now: float) -> dict[str, dict[str, int]]:
+def decide(
+    objects: dict[str, list[dict[str, Any]]], config: dict[str, Any], params: dict[str, Any], now: float
+) -> dict[str, dict[str, int]]:
     """Pod group -> status -> number of pods, after one cycle."""
     settings = read(config, params)
     cluster = Cluster(settings)
@@ -51,17 +54,24 @@ def main() -> int:
     parser.add_argument("--failures", type=Path, default=Path("differential-failures.txt"))
     parser.add_argument("--seed", type=str, help="only this one, with details")
     given = parser.parse_args()
-    made = generator(given.generator)
+    good, all_ = compare(given.expected, given.generator, given.failures, given.seed)
+    if good < all_:
+        print(f"what differs is in {given.failures}")
+    print(f"{good} of {all_}")
+    return 0 if good == all_ else 1
+
+
+def compare(expected: Path, clusters: Path, failures: Path, only: str | None = None) -> tuple[int, int]:
+    """(equal, compared); what differs is written to ``failures``, each seed at the beginning of a line."""
+    made = generator(clusters)
     snapshot = importlib.import_module("make_snapshot")
-    expected = json.loads(given.expected.read_bytes())
     good, failed = 0, []
-    for seed, want in expected.items():
-        if given.seed and seed != given.seed:
+    for seed, want in json.loads(expected.read_bytes()).items():
+        if only and seed != only:
             continue
-        objects = made.build(int(seed)).objects
         try:
-            have = decide(objects, snapshot.CONFIG, snapshot.PARAMS, snapshot.NOW.timestamp())
-        except Exception as error:  # noqa: BLE001
+            have = decide(made.build(int(seed)).objects, snapshot.CONFIG, snapshot.PARAMS, snapshot.NOW.timestamp())
+        except Exception as error:
             traceback.print_exc()
             failed.append(f"{seed}: {type(error).__name__}: {error}\n")
             continue
@@ -69,11 +79,8 @@ def main() -> int:
         good += not wrong
         if wrong:
             failed.append(f"{seed}\n" + "".join(f"    {w}\n" for w in wrong))
-    given.failures.write_text("".join(failed))
-    if failed:
-        print(f"what differs is in {given.failures}")
-    print(f"{good} of {good + len(failed)}")
-    return 1 if failed else 0
+    failures.write_text("".join(failed))
+    return good, good + len(failed)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,19 @@ from shoal_core.queues import Queue, Tree
 from shoal_core.rows import CENT, NOTHING, Floats, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import (
-    BINDING, BOUND, COUNTED, FAILED, GATED, GONE, PENDING, PIPELINED, RELEASING, RUNNING, STUCK, SUCCEEDED, USED,
+    BINDING,
+    BOUND,
+    COUNTED,
+    FAILED,
+    GATED,
+    GONE,
+    PENDING,
+    PIPELINED,
+    RELEASING,
+    RUNNING,
+    STUCK,
+    SUCCEEDED,
+    USED,
 )  # fmt: skip
 from shoal_core.vocabulary import GPU
 from shoal_model import labels

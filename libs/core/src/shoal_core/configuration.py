@@ -8,7 +8,8 @@ from typing import Any
 from shoal_core.settings import ACTIONS, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
 from shoal_model.quantity import BadQuantity, duration
 
-UNITS_PER_SECOND = 100_000.0
+UNITS_PER_SECOND = 1_000.0
+"""What the reference simulates in a second, about: searches are bounded as its own are."""
 ACTION_SECONDS, JOB_SECONDS = 300.0, 240.0
 GENERATOR_SECONDS = {NODE_LOCAL_GREEDY: 30.0, MULTI_NODE_GANG: 120.0, "default": 120.0}
 NANO = 1e9
@@ -18,7 +19,9 @@ class BadConfiguration(ValueError):
     """The configuration can't be used; says where and how to repair it."""
 
 
-def read(config: Mapping[str, Any], params: Mapping[str, Any] | None = None, *, units_per_second: float = UNITS_PER_SECOND) -> Settings:
+def read(
+    config: Mapping[str, Any], params: Mapping[str, Any] | None = None, *, units_per_second: float = UNITS_PER_SECOND
+) -> Settings:
     """The settings of a configuration file and of flags (in the names of the snapshot's schedulerParams).
 
     ``units_per_second`` turns configured durations of searches into units of work. Raises BadConfiguration.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from shoal_core import reasons
 from shoal_core.actions.allocate import allocate
@@ -33,11 +33,12 @@ def cycle(cluster: Cluster, *, now: float = 0.0, settings: Settings | None = Non
     return session.close()
 
 
-def run(session: Session, actions: Iterable[str] | None = None) -> None:
-    """The actions in order; ``session.close`` ends the cycle."""
+def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[str], object] = len) -> None:
+    """The actions in order; ``session.close`` ends the cycle. ``tell`` hears the name of each when it is done."""
     cluster = session.cluster
     jobs = _jobs(session)
     walk = Walk(session)
+    tell("jobs")
     orders: list[Sorted] = []
     tried = False
     for action in actions if actions is not None else session.settings.actions:
@@ -51,6 +52,7 @@ def run(session: Session, actions: Iterable[str] | None = None) -> None:
             if not orders:
                 orders = _orders(cluster)
             SEARCHING[action](session, walk, *orders).run(jobs)
+        tell(action)
     for job in jobs:
         if job.pending:
             session.result.waiting.append(_why(session, job, tried))

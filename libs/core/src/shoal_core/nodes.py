@@ -21,6 +21,8 @@ TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Saved = tuple[list[tuple[int, int, int, int, int, int]], float, float, int]
+"""Slots as they were, with the node's idle and releasing GPUs and its room."""
 
 _BY_NODE = {
     "usable": np.uint8, "cpu_only": np.uint8, "mig": np.uint8, "strategy": np.uint8, "synced": np.uint8,
@@ -237,7 +239,7 @@ class Nodes:
             self.marked, self.known, self.room, column, slot, memory, how, sign,
         )  # fmt: skip
 
-    def saved_slots(self, column: int, groups: tuple[str, ...]) -> tuple[object, ...]:
+    def saved_slots(self, column: int, groups: tuple[str, ...]) -> Saved:
         """Everything that charging these devices may change, for ``restore_slots``."""
         found: list[tuple[int, int, int, int, int, int]] = []
         for group in groups:
@@ -248,10 +250,10 @@ class Nodes:
             )  # fmt: skip
         return (found, float(self.idle[GPU, column]), float(self.releasing[GPU, column]), int(self.room[column]))
 
-    def restore_slots(self, column: int, saved: tuple[object, ...]) -> None:
+    def restore_slots(self, column: int, saved: Saved) -> None:
         """Undo what was charged to devices of the node since ``saved_slots``."""
         slots, idle, releasing, room = saved
-        for s, used, leaving, held, marked, known in slots:  # type: ignore[attr-defined]
+        for s, used, leaving, held, marked, known in slots:
             self.used[column, s], self.leaving[column, s], self.held[column, s] = used, leaving, held
             self.marked[column, s], self.known[column, s] = marked, known
         self.idle[GPU, column], self.releasing[GPU, column], self.room[column] = idle, releasing, room
@@ -354,10 +356,23 @@ class Nodes:
             found = found + np.where(partly, leaving, 0.0).sum(axis=1)
         return found
 
+    def most_free_gpus(self) -> float:
+        """No more GPUs than this can be placed on all nodes together, unless some are given up."""
+        found = float(np.maximum(self.idle[GPU] + self.releasing[GPU], 0.0).sum())
+        for number, name in enumerate(self.resources.values):
+            if weight := mig_gpus(name):
+                found += weight * float(np.maximum(self.idle[number] + self.releasing[number], 0.0).sum())
+        if self.used.any():
+            memory = np.maximum(self.gpu_memory, 1)[:, None].astype(float)
+            found += float(np.where(self.used != 0, np.maximum(0.0, memory - self.held + self.leaving) / memory, 0.0).sum())
+        return found
+
     def free_gpu_memory(self) -> Floats:
         """MiB of GPU memory that is idle or leaving on each node: (nodes,)."""
         whole = np.floor(np.maximum(self.idle[GPU], 0)) + np.floor(np.maximum(self.releasing[GPU], 0))
-        shared = np.where(self.held > 0, self.gpu_memory[:, None] - self.held, 0).sum(axis=1) + np.maximum(self.leaving, 0).sum(axis=1)
+        shared = np.where(self.held > 0, self.gpu_memory[:, None] - self.held, 0).sum(axis=1) + np.maximum(self.leaving, 0).sum(
+            axis=1
+        )
         return whole * self.gpu_memory + shared
 
     def bound_row(self, cpu_only: bool) -> int:

@@ -144,7 +144,9 @@ class Tree:
                 self.problems[record.name] = f"queue {record.name} is its own ancestor: change spec.parentQueue"
                 return
             if at not in records:
-                self.problems[record.name] = f"parent queue {at} of queue {record.name} does not exist: create it, or name another"
+                self.problems[record.name] = (
+                    f"parent queue {at} of queue {record.name} does not exist: create it, or name another"
+                )
                 return
             seen.add(at)
             at = records[at].parent

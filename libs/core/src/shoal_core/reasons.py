@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal_core.fairness.division import UNLIMITED
 from shoal_core.kernels.place import count_short
 from shoal_core.nodes import Bytes
-from shoal_core.queues import NAMES, UNLIMITED, Queue
+from shoal_core.queues import NAMES, Queue
 from shoal_core.rows import Job, Pod, Vector
 from shoal_core.status import PENDING
 from shoal_core.vocabulary import GPU
@@ -34,7 +35,13 @@ def over_limit(queue: Queue, resource: int, asked: Vector) -> tuple[str, str, di
         f"queue {queue.name} may use {amount(r, queue.limit[r])} {NAMES[r]} and uses {amount(r, queue.allocated[r])}:"
         f" {amount(r, asked[r])} more are over its limit"
     )
-    details = {"queue": queue.name, "resource": NAMES[r], "limit": queue.limit[r], "used": queue.allocated[r], "asked": asked[r]}
+    details = {
+        "queue": queue.name,
+        "resource": NAMES[r],
+        "limit": queue.limit[r],
+        "used": queue.allocated[r],
+        "asked": asked[r],
+    }
     return "OverLimit", text, details
 
 

@@ -75,7 +75,10 @@ class Shape:
         self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
         affinity = record.affinity
         self.dynamic = bool(
-            record.host_ports or record.claims or record.volumes or (affinity and (affinity.pod_required or affinity.anti_required))
+            record.host_ports
+            or record.claims
+            or record.volumes
+            or (affinity and (affinity.pod_required or affinity.anti_required))
         )
         """Whether it may run on a node depends on more than the node's labels, taints and free resources."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal_core.cluster import Cluster
+from shoal_core.nodes import Saved
 from shoal_core.results import CycleResult, Eviction, Gang, Placed
 from shoal_core.rows import NOTHING, Pod, Vector, set_status
 from shoal_core.settings import Settings
@@ -21,7 +22,8 @@ class Change:
     """One step: the pod as it was before, and what else undoing needs."""
 
     __slots__ = (
-        "accepted", "away", "claims", "column", "groups", "kind", "node", "pod", "slots", "slots_at", "status", "virtual", "zones",
+        "accepted", "away", "claims", "column", "groups", "kind", "node", "pod", "slots", "slots_at", "status", "virtual",
+        "zones",
     )  # fmt: skip
 
     def __init__(self, kind: int, pod: Pod) -> None:
@@ -29,7 +31,7 @@ class Change:
         self.status, self.node, self.groups = pod.status, pod.node, pod.groups
         self.accepted, self.virtual, self.zones, self.away = pod.accepted, pod.virtual, pod.zones, pod.away
         self.column = -1
-        self.slots: tuple[object, ...] | None = None
+        self.slots: Saved | None = None
         self.slots_at = -1
         self.claims: object = None
 
@@ -55,6 +57,8 @@ class Session:
         self.none = np.zeros(self.everywhere.shape[0])
         self.placed: dict[str, Pod] = {}
         """Pods that got their place in this session."""
+        self.avoiding: set[str] = set()
+        """Those of them that keep others away (anti-affinity)."""
         self.later: dict[str, Pod] = {}
         """Pods whose place depends on what is being released: taken back at the end."""
         self.units = 0
@@ -130,7 +134,9 @@ class Session:
                 return True
         return False
 
-    def place(self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = (), charged: bool = False) -> None:
+    def place(
+        self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = (), charged: bool = False
+    ) -> None:
         """Give the pod a place: now, or ``later`` when what is there is released. ``charged``: the node is charged already."""
         cluster = self.cluster
         change = Change(PLACED, pod)
@@ -156,6 +162,8 @@ class Session:
         set_status(pod, status)
         pod.virtual = True
         self.placed[pod.record.uid] = pod
+        if pod.record.affinity and pod.record.affinity.anti_required:
+            self.avoiding.add(pod.record.uid)
         self.log.append(change)
         self.units += 1
 
@@ -174,6 +182,7 @@ class Session:
         set_status(pod, change.status)
         pod.virtual = change.virtual
         self.placed.pop(pod.record.uid, None)
+        self.avoiding.discard(pod.record.uid)
 
     def rollback(self, to: int) -> None:
         """Undo the steps after the first ``to``, the last one first."""
@@ -364,4 +373,3 @@ class Session:
         """(idle, releasing) GPUs of a node as the session stands."""
         column = self.nodes.columns[node]
         return float(self.nodes.idle[GPU, column]), float(self.nodes.releasing[GPU, column])
-

@@ -72,7 +72,9 @@ class Replay:
         self._run = scenario["run"]
         self.records = records(scenario["objects"])
         plugins = set(self._run.get("withoutPlugins") or ())
-        settings = read(scenario.get("config") or {}, {"useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1})
+        settings = read(
+            scenario.get("config") or {}, {"useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1}
+        )
         chosen = tuple(p for p in settings.plugins if p not in plugins)
         if not scenario.get("config"):
             chosen = tuple(p for p in PLUGINS if p not in plugins)
@@ -144,7 +146,9 @@ class Replay:
         self.now += float(self._run.get("secondsBetweenCycles") or 0)
 
 
-def differences(expect: dict[str, Any], outcome: Outcome, scenario: dict[str, Any], moved: dict[str, Standing] | None) -> list[str]:
+def differences(
+    expect: dict[str, Any], outcome: Outcome, scenario: dict[str, Any], moved: dict[str, Standing] | None
+) -> list[str]:
     """Where the outcome is not what is demanded. ``moved``: compare with the world after it moved on."""
     wrong: list[str] = []
     pods = moved if moved is not None else outcome.pods

@@ -43,6 +43,10 @@ class Evicting:
     def prepare(self, job: Job, chunk: Vector) -> None:
         """Before the search: what validation looks back at."""
 
+    def worth(self, job: Job, chunk: Vector) -> bool:
+        """Whether a search can succeed at all, as far as that is seen without one."""
+        return True
+
     @abstractmethod
     def validate(self, scenario: Scenario, probe: Probe) -> bool:
         """Whether a simulated scenario is allowed."""
@@ -66,7 +70,10 @@ class Evicting:
         began = session.units
         action = budgets.action.get(self.name, budgets.action.get("default", 0))
         order = Serving(
-            [j for j in jobs if self._loaded(j)], session.total, session.least_memory, session.settings.queue_depth.get(self.name)
+            [j for j in jobs if self._loaded(j)],
+            session.total,
+            session.least_memory,
+            session.settings.queue_depth.get(self.name),
         )
         while (job := order.pop()) is not None:
             left = action - (session.units - began) if action else None
@@ -100,7 +107,7 @@ class Evicting:
                 session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds, self.most
             )
             before = job.active
-            found = search.run()
+            found = search.run() if self.worth(job, chunk) else None
             if found is not None and not (gang_is_whole(job) and job.active > before):
                 session.rollback(0)
                 found = None

@@ -31,7 +31,10 @@ class Preempt(Evicting):
         assert job.queue is not None
         runtime, priority = self._runtime, job.priority
         return Victims(
-            self.running, [job.queue.name], self.session.total, lambda v: v is not job and v.priority < priority and runtime.may(v)
+            self.running,
+            [job.queue.name],
+            self.session.total,
+            lambda v: v is not job and v.priority < priority and runtime.may(v),
         )
 
     def validate(self, scenario: Scenario, probe: Probe) -> bool:

@@ -48,8 +48,21 @@ class Reclaim(Evicting):
         self._standing: Standing = {q.name: (q.allocated, q.fixed) for q in tree.queues.values()}
         self._runtime = MinRuntime(self.session, RECLAIM, job.queue)
         self._from = [
-            name for name, queue in self.running.queues.items() if queue is not job.queue and self._candidate(job.queue, queue, chunk)
+            name
+            for name, queue in self.running.queues.items()
+            if queue is not job.queue and self._candidate(job.queue, queue, chunk)
         ]
+
+    def worth(self, job: Job, chunk: Vector) -> bool:
+        """Whether a search can succeed: some queue may lose something, or as many GPUs are free as are asked for."""
+        assert job.queue is not None
+        for name in self._from:
+            ours, theirs = parting(job.queue, self.running.queues[name])
+            if _above(theirs.allocated, theirs.allowance):
+                return True
+            if _within(plus(ours.allocated, chunk), ours.quota) and _above(theirs.allocated, theirs.quota):
+                return True
+        return bool(self._from) and self.session.nodes.most_free_gpus() >= chunk[2]
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """Jobs of queues that may lose something."""
@@ -145,9 +158,8 @@ class Reclaim(Evicting):
         assert pod.job.queue is not None
         assert job.queue is not None
         ours, theirs = parting(job.queue, pod.job.queue)
-        return (
-            f"pod {pod.record.name} is reclaimed by {job.key[0]}/{job.name}. {_told(theirs, self._standing)}. {_told(ours, self._standing)}"
-        )
+        numbers = f"{_told(theirs, self._standing)}. {_told(ours, self._standing)}"
+        return f"pod {pod.record.name} is reclaimed by {job.key[0]}/{job.name}. {numbers}"
 
     def details(self, pod: Pod, job: Job) -> dict[str, object]:
         """Both queues before and after."""

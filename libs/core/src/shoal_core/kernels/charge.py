@@ -19,9 +19,15 @@ RUNS, LEAVES, WILL = range(3)
 GPU_ROW = 2
 
 
-@njit("void(float64[:,::1], float64[:,::1], float64[:,::1], float64[::1], int64[::1], int64, int64, float64)", cache=True, nogil=True)
-def charge(idle: Floats, releasing: Floats, allocatable: Floats, request: Floats, rows: Ints, n: int, how: int, sign: float) -> None:
-    """Charge ``request`` (its ``rows``) to node ``n``; ``sign`` -1 takes it off. Resources that the node lacks are not charged."""
+@njit(
+    "void(float64[:,::1], float64[:,::1], float64[:,::1], float64[::1], int64[::1], int64, int64, float64)",
+    cache=True,
+    nogil=True,
+)
+def charge(
+    idle: Floats, releasing: Floats, allocatable: Floats, request: Floats, rows: Ints, n: int, how: int, sign: float
+) -> None:
+    """Charge ``request`` (its ``rows``) to node ``n``; ``sign`` -1 takes it off. What the node lacks is not charged."""
     for i in range(rows.shape[0]):
         r = rows[i]
         if allocatable[r, n] == 0.0:
@@ -35,7 +41,9 @@ def charge(idle: Floats, releasing: Floats, allocatable: Floats, request: Floats
             releasing[r, n] -= v
 
 
-def charge_slowly(idle: Floats, releasing: Floats, allocatable: Floats, request: Floats, rows: Ints, n: int, how: int, sign: float) -> None:
+def charge_slowly(
+    idle: Floats, releasing: Floats, allocatable: Floats, request: Floats, rows: Ints, n: int, how: int, sign: float
+) -> None:
     """The twin of ``charge``."""
     for r in rows:
         if allocatable[r, n]:

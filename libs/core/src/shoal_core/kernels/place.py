@@ -17,7 +17,8 @@ DENSITY = 9.0
 
 @njit(
     "int64(float64[:,::1], float64[:,::1], float64[:,::1], uint8[::1], uint8[::1], uint8[::1], int64[::1], float64[::1],"
-    " float64[::1], int64[::1], float64[::1], int64[::1], int64, int64, int64, int64, int64, int64, int64, int64[::1], int64[::1])",
+    " float64[::1], int64[::1], float64[::1], int64[::1], int64, int64, int64, int64, int64, int64, int64, int64[::1],"
+    " int64[::1])",
     cache=True,
     nogil=True,
 )

@@ -63,9 +63,7 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
         and (then[1] <= quota[1] or quota[1] == UNLIMITED)
         and (then[2] <= quota[2] or quota[2] == UNLIMITED)
     )
-    none = (
-        (allowance[0] == 0 and then[0] > 0) or (allowance[1] == 0 and then[1] > 0) or (allowance[2] == 0 and then[2] > 0)
-    )
+    none = (allowance[0] == 0 and then[0] > 0) or (allowance[1] == 0 and then[1] > 0) or (allowance[2] == 0 and then[2] > 0)
     after = plus(have, taken, -1.0) if taken is not None else then
     return (
         over, not starved, -queue.priority, none, dominant_share(queue, after, total), dominant_share(queue, have, total),

@@ -118,7 +118,9 @@ class Claims:
     def node_gpus(self, node: str) -> int:
         """Devices of GPU drivers in the slices of the node."""
         return sum(
-            len(s.get("devices") or ()) for s in self._slices.values() if s.get("nodeName") == node and is_gpu(str(s.get("driver", "")))
+            len(s.get("devices") or ())
+            for s in self._slices.values()
+            if s.get("nodeName") == node and is_gpu(str(s.get("driver", "")))
         )
 
     # may it run
@@ -136,7 +138,7 @@ class Claims:
             if not use.template and any(is_gpu(c) for c in classes):
                 label = claim.labels.get(self._queue_label)
                 if label is None:
-                    return f"claim {key[1]} is a shared GPU claim without the label {self._queue_label}: add it with the queue's name"
+                    return f"claim {key[1]} is a shared GPU claim without the label {self._queue_label}: add it"
                 if label != queue:
                     return f"claim {key[1]} is a shared GPU claim of queue {label}, the pod is in queue {queue}"
             if claim.results is None:
@@ -196,7 +198,11 @@ class Claims:
                 continue
             for spec in current:
                 local = spec.get("nodeName") == node
-                if not (local or spec.get("allNodes") or (spec.get("nodeSelector") and _selected(spec["nodeSelector"], node, labels))):
+                if not (
+                    local
+                    or spec.get("allNodes")
+                    or (spec.get("nodeSelector") and _selected(spec["nodeSelector"], node, labels))
+                ):
                     continue
                 for device in spec.get("devices") or ():
                     if device.get("consumesCounters"):
@@ -223,7 +229,7 @@ class Claims:
                 wanted += [str(request.get("name"))] * min(self._number(exact), MOST_DEVICES + 1)
         if len(wanted) > min(MOST_DEVICES, len(free)):
             return None
-        alike = list(((claim.body.get("spec") or {}).get("devices") or {}).get("constraints") or ())
+        alike: list[Mapping[str, Any]] = [*(((claim.body.get("spec") or {}).get("devices") or {}).get("constraints") or [])]
         return _search(wanted, free, alike)
 
     # who holds what
@@ -304,7 +310,9 @@ class Claims:
         if claim.consumers:
             status["reservedFor"] = [{"resource": "pods", "name": uid, "uid": uid} for uid in claim.consumers]
         body = {**claim.body, "status": status}
-        return ObjectRecord(type=CLAIM, namespace=record.namespace, name=record.name, body=msgspec.Raw(msgspec.json.encode(body)))
+        return ObjectRecord(
+            type=CLAIM, namespace=record.namespace, name=record.name, body=msgspec.Raw(msgspec.json.encode(body))
+        )
 
     # what it takes of a node's GPUs
 
@@ -357,7 +365,8 @@ def _selected(selector: Any, node: str, labels: Mapping[str, str]) -> bool:
         return matches(Requirement(key=str(found.get("key")), operator=str(found.get("operator")), values=values), by)
 
     return any(
-        all(met(e, labels) for e in term.get("matchExpressions") or ()) and all(met(f, own) for f in term.get("matchFields") or ())
+        all(met(e, labels) for e in term.get("matchExpressions") or ())
+        and all(met(f, own) for f in term.get("matchFields") or ())
         for term in selector.get("nodeSelectorTerms") or ()
     )
 
@@ -374,7 +383,9 @@ def _search(
     def good() -> bool:
         for rule in alike:
             attribute, names = rule.get("matchAttribute"), rule.get("requests") or ()
-            values = [free[c][1].get(attribute) for c, name in zip(chosen, wanted, strict=False) if not names or name in names]
+            values = [
+                free[c][1].get(str(attribute)) for c, name in zip(chosen, wanted, strict=False) if not names or name in names
+            ]
             if attribute is None or None in values or any(v != values[0] for v in values):
                 return False
         return True

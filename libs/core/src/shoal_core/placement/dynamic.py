@@ -31,7 +31,9 @@ def _in_term(term: PodTerm, owner: PodRecord, other: PodRecord) -> bool:
     if not all(matches(r, other.labels) for r in term.selector.requirements):
         return False
     own = [Requirement(key=k, operator="In", values=[owner.labels[k]]) for k in term.match_label_keys if k in owner.labels]
-    own += [Requirement(key=k, operator="NotIn", values=[owner.labels[k]]) for k in term.mismatch_label_keys if k in owner.labels]
+    own += [
+        Requirement(key=k, operator="NotIn", values=[owner.labels[k]]) for k in term.mismatch_label_keys if k in owner.labels
+    ]
     return all(matches(r, other.labels) for r in own)
 
 
@@ -57,9 +59,7 @@ class Dynamic:
 
     def narrows(self, pod: Pod) -> bool:
         """Whether any rule of this kind concerns the pod."""
-        return pod.shape.dynamic or bool(self._session.cluster.avoiding) or any(
-            p.record.affinity and p.record.affinity.anti_required for p in self._session.placed.values()
-        )  # fmt: skip
+        return pod.shape.dynamic or bool(self._session.cluster.avoiding or self._session.avoiding)
 
     def mask(self, pod: Pod) -> tuple[Bytes, str]:
         """(nodes that the pod may use by these rules, which rule excluded most)."""
@@ -79,11 +79,12 @@ class Dynamic:
             why = "node(s) didn't match pod affinity rules"
         if affinity and affinity.anti_required:
             for term in affinity.anti_required:
-                good &= self._far(term.topology_key, [c for p, c in self._running() if p is not pod and _in_term(term, record, p.record)])
+                good &= self._far(
+                    term.topology_key, [c for p, c in self._running() if p is not pod and _in_term(term, record, p.record)]
+                )
             why = why or "node(s) didn't match pod anti-affinity rules"
         cluster = session.cluster
-        holders = {uid: cluster.pods[uid] for uid in cluster.avoiding}
-        holders |= session.placed
+        holders = {uid: cluster.pods[uid] for uid in (*cluster.avoiding, *session.avoiding)}
         for other in holders.values():
             theirs = other.record.affinity
             if other is pod or other.node < 0 or theirs is None:
@@ -100,7 +101,9 @@ class Dynamic:
     def _far(self, key: str, columns: list[int]) -> Bytes:
         values = self._labels(key)
         taken = {values[c] for c in columns} - {None}
-        return np.array([0 if v in taken else 1 for v in values] + [0] * (self._session.everywhere.shape[0] - len(values)), np.uint8)
+        return np.array(
+            [0 if v in taken else 1 for v in values] + [0] * (self._session.everywhere.shape[0] - len(values)), np.uint8
+        )
 
     def _near(self, record: PodRecord, terms: list[PodTerm]) -> Bytes:
         size = self._session.everywhere.shape[0]
@@ -108,7 +111,9 @@ class Dynamic:
         seen = False
         for term in terms:
             values = self._labels(term.topology_key)
-            taken = {values[c] for p, c in self._running() if p.record.uid != record.uid and _in_term(term, record, p.record)} - {None}
+            taken = {
+                values[c] for p, c in self._running() if p.record.uid != record.uid and _in_term(term, record, p.record)
+            } - {None}
             seen = seen or bool(taken)
             found &= np.array([1 if v in taken else 0 for v in values] + [0] * (size - len(values)), np.uint8)
         if not seen and all(_in_term(term, record, record) for term in terms):
@@ -156,7 +161,10 @@ class Dynamic:
 
 def _term(term: Mapping[str, Any], tags: Mapping[str, str], name: str) -> bool:
     def met(found: Mapping[str, Any], by: Mapping[str, str]) -> bool:
-        return matches(Requirement(key=str(found.get("key")), operator=str(found.get("operator")), values=list(found.get("values") or [])), by)
+        return matches(
+            Requirement(key=str(found.get("key")), operator=str(found.get("operator")), values=list(found.get("values") or [])),
+            by,
+        )
 
     return all(met(e, tags) for e in term.get("matchExpressions") or ()) and all(
         met(f, {"metadata.name": name}) for f in term.get("matchFields") or ()
@@ -164,5 +172,5 @@ def _term(term: Mapping[str, Any], tags: Mapping[str, str], name: str) -> bool:
 
 
 def _same_port(a: tuple[int, str, str], b: tuple[int, str, str]) -> bool:
-    anywhere = ("", "0.0.0.0")  # noqa: S104
+    anywhere = ("", "0.0.0.0")
     return a[0] == b[0] and a[1] == b[1] and (a[2] == b[2] or a[2] in anywhere or b[2] in anywhere)

@@ -76,4 +76,3 @@ def names_nodes(pod: PodRecord) -> bool:
         return True
     terms = (pod.affinity.node_required if pod.affinity else None) or []
     return any(t.fields or any(r.key == hostname for r in t.expressions) for t in terms)
-

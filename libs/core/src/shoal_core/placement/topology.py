@@ -125,7 +125,9 @@ class Topology:
         preferred = aliases.get(wish.preferred, wish.preferred)
         wrong = [level for level in (required, preferred) if level and level not in tree.labels]
         if wrong or not (required or preferred):
-            self.told.lines.append(f"topology {wish.topology} has no level {wrong[0]!r}" if wrong else "no topology level is named")
+            self.told.lines.append(
+                f"topology {wish.topology} has no level {wrong[0]!r}" if wrong else "no topology level is named"
+            )
             self.told.code = "TopologyLevelNotFound"
             return
         yield from self._search(job, member, tasks, among, tree, wish.topology, required, preferred)
@@ -136,7 +138,9 @@ class Topology:
         low = tree.labels.index(preferred) if preferred else -1
         high = tree.labels.index(required) if required else -1
         if low >= 0 and high >= 0 and low < high:
-            self.told.lines.append(f"topology {name}: the preferred level {preferred!r} is wider than the required {required!r}")
+            self.told.lines.append(
+                f"topology {name}: the preferred level {preferred!r} is wider than the required {required!r}"
+            )
             self.told.code = "TopologyLevelNotFound"
             return
         valid = (among == 1) & (tree.leaf >= 0)
@@ -304,6 +308,7 @@ class Topology:
             what = SHORT.get(int(r), self._session.nodes.resources.values[int(r)])
             unit = {0: 1000.0, 1: 1e9}.get(int(r), 1.0)
             parts.append(
-                f"{name} didn't have enough resources: {what}, requested: {self._total[r] / unit:g}, available: {free[r, d] / unit:g}"
+                f"{name} didn't have enough resources: {what}, requested: {self._total[r] / unit:g},"
+                f" available: {free[r, d] / unit:g}"
             )
         return f"<{name}>: {', '.join(parts)}"

@@ -137,7 +137,12 @@ class Walk:
                 if first.record.nominated_node:
                     run = done + 1
                 else:
-                    while run < len(tasks) and tasks[run].shape is shape and tasks[run].status == PENDING and not tasks[run].record.nominated_node:
+                    while (
+                        run < len(tasks)
+                        and tasks[run].shape is shape
+                        and tasks[run].status == PENDING
+                        and not tasks[run].record.nominated_node
+                    ):
                         run += 1
                 placed = self._run(leaf, tasks[done:run], shape, among, later)
             else:
@@ -295,7 +300,7 @@ class Walk:
 
     def _choose(self, pod: Pod, among: Bytes, allowed: Bytes, extra: Floats, later: bool) -> tuple[int, bool, list[int]]:
         """(node, whether it has to wait there, slots of the devices); -1 if there is no node."""
-        session, nodes, shape = self.session, self.session.nodes, pod.shape
+        _session, nodes, shape = self.session, self.session.nodes, pod.shape
         request = self._request(shape)
         if shape.shared:
             out = np.zeros(2 + shape.devices, np.int64)

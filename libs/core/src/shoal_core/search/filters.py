@@ -25,7 +25,9 @@ class Filters:
             t for t in tasks if t.record.node_selector or (t.record.affinity and t.record.affinity.node_required is not None)
         ]
         self._levels = list(self._required(search.job.root))
-        self._best = np.sort(search.free)[::-1][: len(tasks)] if len(tasks) < search.free.shape[0] else np.sort(search.free)[::-1]
+        self._best = (
+            np.sort(search.free)[::-1][: len(tasks)] if len(tasks) < search.free.shape[0] else np.sort(search.free)[::-1]
+        )
 
     def accepts(self, batches: list[Batch]) -> bool:
         """Whether these victims may be enough."""
@@ -44,7 +46,9 @@ class Filters:
             return True
         rest = [float(v) for v in self._best]
         # Nodes with victims count with these; the plain list may hold some of them too low, never too high.
-        rooms = sorted([float(free[c]) + v for c, v in gone.items()] + self._without(rest, gone), reverse=True)[: len(self._wanted)]
+        rooms = sorted([float(free[c]) + v for c, v in gone.items()] + self._without(rest, gone), reverse=True)[
+            : len(self._wanted)
+        ]
         return _first_fit(self._wanted, rooms)
 
     def _without(self, rest: list[float], gone: dict[int, float]) -> list[float]:
@@ -61,9 +65,7 @@ class Filters:
         nodes, feasible = self._search.session.nodes, self._search.feasible
         columns = {int(c) for c in np.flatnonzero(feasible)} | {c for c in gone if c >= 0}
         for task in self._choosy:
-            if not any(
-                (r := nodes.records[c]) is not None and selected(task.record, r.name, r.labels) for c in columns
-            ):
+            if not any((r := nodes.records[c]) is not None and selected(task.record, r.name, r.labels) for c in columns):
                 return False
         return True
 

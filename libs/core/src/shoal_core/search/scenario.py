@@ -63,4 +63,3 @@ class Accumulator:
             if self.valid():
                 return True
         return False
-
