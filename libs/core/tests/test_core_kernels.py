@@ -157,8 +157,8 @@ def test_place_shared_joins_the_fullest_device_that_has_room() -> None:
     def place(order: int) -> list[int]:
         found = place_shared(
             node.idle, node.releasing, node.allocatable, ones, ones, node.room, np.zeros(1), node.devices,
-            np.zeros(1, np.int64), node.memory, node.used, node.leaving, node.held, node.known, request, 0.4, 0, 1, 0, 1, 1, order,
-            3, 0, out,
+            np.zeros(1, np.int64), node.memory, node.used, node.leaving, node.held, node.known, request, 0.4, 0, 1, 0, 1, 1,
+            order, 3, 0, out,
         )  # fmt: skip
         return [int(found), *out.tolist()]
 
