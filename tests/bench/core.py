@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from core_cases import CASES, NOW, World
 
-from shoal_core import Cluster, CycleResult, Session, Settings, run, warm
+from shoal_core import Cluster, CycleResult, Session, run, warm
+from shoal_core.configuration import read
 from shoal_core.cycle import cycle
 
 STEADY = 5
@@ -101,7 +102,7 @@ def measure(case: str, nodes: int, out: multiprocessing.Queue[dict[str, object]]
     warm()
     world = World(nodes)
     CASES[case](world)
-    cluster = Cluster(Settings(most_moved=16))
+    cluster = Cluster(read({}))
     for record in world.records:
         cluster.apply(record)
     _ = cluster.tree
