@@ -80,6 +80,8 @@ class Cluster:
         """Uids of pods on nodes that hold MIG devices by annotation."""
         self.stale_since: dict[Key, float] = {}
         """When a gang was first seen to have lost members, until its record says so."""
+        self.tried: dict[str, set[Key]] = {}
+        """By action: groups that were tried in vain in cycles that had no work left for the others."""
         self.changes = 0
         """Counts up with every change that a decision may depend on."""
         self.kept_domains: dict[str, object] = {}

@@ -64,8 +64,8 @@ class Session:
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
-        self.unfinished: list[str] = []
-        """Actions that used up their work."""
+        self.unfinished: list[tuple[str, str]] = []
+        """Groups whose search used up its work."""
         self.stale_since: dict[tuple[str, str], float] = cluster.stale_since
 
     # steps

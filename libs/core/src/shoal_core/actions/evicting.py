@@ -8,7 +8,7 @@ from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
 from shoal_core.results import Eviction
-from shoal_core.rows import Job, Pod, Vector
+from shoal_core.rows import Job, Key, Pod, Vector
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
 from shoal_core.session import EVICTED, Session
@@ -75,31 +75,36 @@ class Evicting:
             session.least_memory,
             session.settings.queue_depth.get(self.name),
         )
+        tried = session.cluster.tried.setdefault(self.name, set())
+        failed: set[Key] = set()
         while (job := order.pop()) is not None:
+            if job.key in tried:
+                continue
             left = action - (session.units - began) if action else None
             if left is not None and left <= 0 and not budgets.job_minimum:
-                session.unfinished.append(self.name)
+                # The next cycle goes on with those that had no turn.
+                tried |= failed
                 return
-            if self._attempt(job, _bounds(budgets, left)) == STOPPED:
-                session.unfinished.append(self.name)
-                return
+            self._attempt(job, _bounds(budgets, left))
+            failed.add(job.key)
+        tried.clear()
 
     def _loaded(self, job: Job) -> bool:
         if not job.pending or not job.ready or (self.only_preemptible and not job.preemptible):
             return False
         return delayed_until(job) <= self.session.now
 
-    def _attempt(self, job: Job, bounds: Bounds) -> str:
+    def _attempt(self, job: Job, bounds: Bounds) -> None:
         session = self.session
         tasks, chunk = job.chunk(False, session.least_memory)
         if not tasks:
-            return ""
+            return
         may = self.may_try(job, chunk)
         if may is False:
-            return ""
+            return
         scope = self.scope(job)
         if session.settings.signatures and self._failures.hopeless(scope, job):
-            return ""
+            return
         found = None
         if may and not any(self.walk.refused(t) for t in tasks):
             self.prepare(job, chunk)
@@ -112,13 +117,13 @@ class Evicting:
                 session.rollback(0)
                 found = None
             if found is None and search.reason == STOPPED:
-                return STOPPED
+                session.unfinished.append(job.key)
+                return
         if found is None:
             if session.settings.signatures:
                 self._failures.failed(scope, job)
-            return ""
+            return
         self._commit(job, found)
-        return ""
 
     def _commit(self, job: Job, found: Scenario) -> None:
         session = self.session

@@ -8,8 +8,8 @@ import numpy as np
 
 from shoal_core.gang import Member, PodSet, leaves
 from shoal_core.placement.feasible import selected
-from shoal_core.rows import Pod
-from shoal_core.search.scenario import Batch
+from shoal_core.rows import REGULAR, Pod
+from shoal_core.search.scenario import Batch, Gone
 
 if TYPE_CHECKING:
     from shoal_core.search.solve import Search
@@ -24,26 +24,48 @@ class Filters:
         self._choosy = [
             t for t in tasks if t.record.node_selector or (t.record.affinity and t.record.affinity.node_required is not None)
         ]
+        shapes = {t.shape.number for t in tasks}
+        first = tasks[0].shape
+        whole = len(shapes) == 1 and first.kind == REGULAR and first.gpus >= 1 and not first.claim_gpus
+        self._each = first.gpus if whole else 0.0
+        self._passed = False
         self._levels = list(self._required(search.job.root))
         self._best = (
             np.sort(search.free)[::-1][: len(tasks)] if len(tasks) < search.free.shape[0] else np.sort(search.free)[::-1]
         )
 
-    def accepts(self, batches: list[Batch]) -> bool:
+    def accepts(self, gone: Gone) -> bool:
         """Whether these victims may be enough."""
-        gone: dict[int, float] = {}
-        for pod in self._search.recorded_pods:
-            gone[pod.node] = gone.get(pod.node, 0.0) + pod.accepted[2]
+        return self._gpus(gone) and (not self._choosy or self._affinity(gone)) and (not self._levels or self._topology(gone))
+
+    def enough(self, batches: list[Batch]) -> bool:
+        """Whether pods that all ask for as many whole GPUs find so many if just these victims go."""
+        if not self._each:
+            return True
+        gone: Gone = {}
         for batch in batches:
             for pod in batch.pods:
                 gone[pod.node] = gone.get(pod.node, 0.0) + pod.accepted[2]
-        return self._gpus(gone) and (not self._choosy or self._affinity(gone)) and (not self._levels or self._topology(gone))
+        return self._slots(gone) >= len(self._tasks)
 
-    def _gpus(self, gone: dict[int, float]) -> bool:
+    def _slots(self, gone: Gone) -> int:
+        """So many requests of ``_each`` GPUs fit."""
+        free, each = self._search.free, self._each
+        slots = self._search.slots(each)
+        for column, gpus in gone.items():
+            have = max(0.0, float(free[column]))
+            slots += int((have + gpus) // each) - (int(have // each) if self._search.feasible[column] else 0)
+        return slots
+
+    def _gpus(self, gone: Gone) -> bool:
         """The GPUs asked for, largest first, fit into the nodes with most, by first fit."""
         free = self._search.free
-        if not self._wanted[0]:
+        if not self._wanted[0] or self._passed:
             return True
+        if self._each:
+            # More victims only make more room: what passed once passes again.
+            self._passed = self._slots(gone) >= len(self._tasks)
+            return self._passed
         rest = [float(v) for v in self._best]
         # Nodes with victims count with these; the plain list may hold some of them too low, never too high.
         rooms = sorted([float(free[c]) + v for c, v in gone.items()] + self._without(rest, gone), reverse=True)[
@@ -51,7 +73,7 @@ class Filters:
         ]
         return _first_fit(self._wanted, rooms)
 
-    def _without(self, rest: list[float], gone: dict[int, float]) -> list[float]:
+    def _without(self, rest: list[float], gone: Gone) -> list[float]:
         """``rest`` less the values of nodes that are counted with their victims."""
         free = self._search.free
         for column in gone:
@@ -60,7 +82,7 @@ class Filters:
                 rest.remove(value)
         return rest
 
-    def _affinity(self, gone: dict[int, float]) -> bool:
+    def _affinity(self, gone: Gone) -> bool:
         """Every pod that chooses its nodes finds one among them."""
         nodes, feasible = self._search.session.nodes, self._search.feasible
         columns = {int(c) for c in np.flatnonzero(feasible)} | {c for c in gone if c >= 0}
@@ -78,7 +100,7 @@ class Filters:
         for child in member.children:
             yield from self._required(child)
 
-    def _topology(self, gone: dict[int, float]) -> bool:
+    def _topology(self, gone: Gone) -> bool:
         """Every set of pods that needs one domain finds one with enough GPUs."""
         search = self._search
         by_level: dict[tuple[str, str], list[float]] = {}

@@ -35,8 +35,7 @@ def node_local_greedy(search: Search, found: Accumulator, tasks: list[Pod]) -> I
         columns = sorted({p.node for p in last.pods.values() if p.node >= 0}, key=nodes.name)
         seen: set[frozenset[int]] = set()
         for column in columns:
-            there = {id(b.job) for b in batches if any(p.node == column for p in b.pods)}
-            chosen = [b for b in batches if id(b.job) in there]
+            chosen = found.on(column)
             mark = frozenset(id(b) for b in chosen)
             if chosen and mark not in seen:
                 seen.add(mark)

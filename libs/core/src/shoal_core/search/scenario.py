@@ -18,7 +18,9 @@ class Batch:
     pods: list[Pod]
 
 
-Filter = Callable[[list[Batch]], bool]
+Gone = dict[int, float]
+"""Node -> GPUs of victims on it."""
+Filter = Callable[[Gone], bool]
 
 
 class Accumulator:
@@ -28,6 +30,14 @@ class Accumulator:
         self._victims, self._accepts, self._most = victims, accepts, most
         self.recorded = {p.record.uid for batch in recorded for p in batch.pods}
         self.batches: list[Batch] = []
+        self.of_job: dict[int, list[int]] = {}
+        """Job -> numbers of its batches."""
+        self.on_node: dict[int, dict[int, None]] = {}
+        """Node -> jobs with victims on it."""
+        self.gone: Gone = {}
+        for batch in recorded:
+            for pod in batch.pods:
+                self.gone[pod.node] = self.gone.get(pod.node, 0.0) + pod.accepted[2]
         self._jobs: set[int] = set()
 
     def _step(self) -> bool:
@@ -50,12 +60,21 @@ class Accumulator:
                 continue
             if more:
                 self._victims.push(View(job, view.taken | mine))
+            self.of_job.setdefault(id(job), []).append(len(self.batches))
             self.batches.append(Batch(job, pods))
+            for pod in pods:
+                self.on_node.setdefault(pod.node, {})[id(job)] = None
+                self.gone[pod.node] = self.gone.get(pod.node, 0.0) + pod.accepted[2]
             return True
+
+    def on(self, column: int) -> list[Batch]:
+        """All batches of the jobs that have victims on the node."""
+        numbers = sorted(n for job in self.on_node.get(column, ()) for n in self.of_job[job])
+        return [self.batches[n] for n in numbers]
 
     def valid(self) -> bool:
         """Whether the state passes the filter."""
-        return self._accepts(self.batches)
+        return self._accepts(self.gone)
 
     def advance(self) -> bool:
         """To the next state that passes the filter; False when there is none."""

@@ -58,6 +58,7 @@ class Search:
         self.free = session.nodes.free_gpus()
         self.feasible = self._feasible()
         self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
+        self._slots: dict[float, int] = {}
         self.recorded: list[Batch] = []
         self.recorded_pods: list[Pod] = []
         self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
@@ -69,6 +70,13 @@ class Search:
         if any(p.shape.cpu_only for p in self.job.pods.values()):
             return self.session.everywhere.copy()
         return (self.session.everywhere & (self.free > 0)).astype(np.uint8)
+
+    def slots(self, each: float) -> int:
+        """So many requests of ``each`` whole GPUs fit on the feasible nodes as they are."""
+        found = self._slots.get(each)
+        if found is None:
+            found = self._slots[each] = int((np.maximum(self.free, 0.0)[self.feasible == 1] // each).sum())
+        return found
 
     def run(self) -> Scenario | None:
         """The scenario that makes room for all the job's next pods, left simulated in the session; None if there is none."""
@@ -149,7 +157,7 @@ class Search:
             if mark in self._failed:
                 continue
             scenario = Scenario([*self.recorded, *chosen])
-            if self._simulate(scenario, probe, among):
+            if filters.enough(scenario.batches) and self._simulate(scenario, probe, among):
                 return scenario
             self._failed.add(mark)
         return None
