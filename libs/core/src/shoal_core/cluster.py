@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 import numpy as np
 
 from shoal_contracts import state
 from shoal_core.gang import tree
-from shoal_core.kernels.charge import LEAVES, RUNS, WILL
-from shoal_core.nodes import Nodes
-from shoal_core.placement.claims import Claims
 from shoal_core.placement.numa import Ledger
 from shoal_core.queues import Queue, Tree
-from shoal_core.rows import CENT, NOTHING, Floats, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
+from shoal_core.room import Room
+from shoal_core.rows import NOTHING, Floats, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import (
     BINDING,
@@ -24,14 +20,12 @@ from shoal_core.status import (
     GATED,
     GONE,
     PENDING,
-    PIPELINED,
     RELEASING,
     RUNNING,
     STUCK,
     SUCCEEDED,
     USED,
 )  # fmt: skip
-from shoal_core.vocabulary import GPU
 from shoal_model import labels
 from shoal_model.podgroup import preemptible, priority
 
@@ -40,7 +34,7 @@ Place = tuple[int, str, tuple[str, ...]]
 """A pod's status, the name of its node and the shared devices that it uses there."""
 
 
-class Cluster:
+class Cluster(Room):
     """Everything that decisions depend on. Not thread-safe: one thread owns it.
 
     ``apply`` and ``remove`` take records as they come; ``assume`` and ``assume_gone`` count a decision that the API does
@@ -48,11 +42,8 @@ class Cluster:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self.nodes = Nodes()
-        self.claims = Claims(self.settings.queue_label)
+        super().__init__(settings or Settings())
         self.numa = Ledger(self.settings.numa_ignored, self.settings.numa_reconstruct)
-        self.pods: dict[str, Pod] = {}
         self.uid_of: dict[Key, str] = {}
         self.jobs: dict[Key, Job] = {}
         self.topologies: dict[str, state.TopologyRecord] = {}
@@ -72,8 +63,6 @@ class Cluster:
         """Groups whose gang may have lost members, or that are marked so."""
         self.deleting: set[str] = set()
         """Uids of pods that are being deleted."""
-        self.by_node: dict[str, dict[str, None]] = {}
-        """Node name -> uids of what is charged there."""
         self.avoiding: set[str] = set()
         """Uids of pods on nodes that keep others away (anti-affinity)."""
         self.legacy_mig: set[str] = set()
@@ -479,51 +468,6 @@ class Cluster:
         for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding, self.legacy_mig):
             known.discard(uid)
 
-    # inside: what a pod takes of its node
-
-    def memory_on(self, shape: Shape, column: int) -> int:
-        """MiB that a sharing pod takes of each of its devices on the node."""
-        return int(shape.memory) if shape.memory else int(shape.fraction * float(self.nodes.gpu_memory[column]))
-
-    def accepted(self, pod: Pod, column: int) -> Vector:
-        """What the pod counts for in queues on that node (placement spec 1.8)."""
-        shape = pod.shape
-        if not shape.memory:
-            return shape.vector
-        size = float(self.nodes.gpu_memory[column])
-        portion = math.ceil(round(shape.memory / size * CENT, 9)) / CENT if size else 0.0
-        return shape.vector[0], shape.vector[1], round(portion * shape.devices, 6)
-
-    def charge(self, pod: Pod, column: int, status: int, sign: int, slots: bool = True) -> None:
-        """Charge the pod to a node as one of this status (``sign`` 1), or take it off (-1); without ``slots`` its shared
-        devices are left alone."""
-        how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
-        shape, nodes = pod.shape, self.nodes
-        request = shape.request
-        gpus = shape.gpus + shape.claim_gpus
-        reservation = pod.record.labels.get(labels.APP) == labels.RESERVATION_APP
-        if shape.shared or reservation or shape.claim_gpus:
-            request = request.copy()
-            gpus = 0.0
-            if shape.claim_gpus and not shape.shared and not reservation:
-                gpus = shape.gpus + self._claimed(pod, column, sign)
-            request[GPU] = gpus
-        nodes.charge(column, request, shape.rows, how, float(sign))
-        if gpus and nodes.allocatable[GPU, column]:
-            nodes.whole_used[column] += sign * gpus
-        if slots and shape.shared and pod.groups:
-            memory = self.memory_on(shape, column)
-            for group in pod.groups:
-                nodes.charge_slot(column, group, memory, how, sign)
-
-    def _claimed(self, pod: Pod, column: int, sign: int) -> float:
-        """GPUs of its claims that nobody else on the node was charged for."""
-        name = self.nodes.name(column)
-        if sign > 0:
-            pod.charged_gpus = self.claims.charge(pod.record, name, pod.shape.claim_gpus)
-            return pod.charged_gpus
-        return self.claims.discharge(pod.record, name, pod.shape.claim_gpus)
-
     # inside: nodes, groups
 
     def _node(self, record: state.NodeRecord) -> None:
@@ -535,7 +479,7 @@ class Cluster:
         for pod in here:
             self._count(pod, -1.0)
             if pod.node >= 0 and pod.shape.claim_gpus:
-                self._claimed(pod, pod.node, -1)
+                self.claimed(pod, pod.node, -1)
         column = self.nodes.put(record, float(self.claims.node_gpus(record.name)))
         for pod in sorted(here, key=lambda p: p.record.labels.get(labels.APP) != labels.RESERVATION_APP):
             pod.node = column
@@ -556,16 +500,6 @@ class Cluster:
             and old.conditions == record.conditions
             and float(self.nodes.claim_gpus[column]) == self.claims.node_gpus(record.name)
         )
-
-    def rebuild_node(self, column: int) -> None:
-        """Charge everything on the node anew."""
-        name = self.nodes.name(column)
-        self.nodes.clear(column)
-        for uid in self.by_node.get(name, {}):
-            pod = self.pods[uid]
-            if pod.shape.claim_gpus:
-                self._claimed(pod, column, -1)
-            self.charge(pod, column, pod.status, 1)
 
     def _detach(self, job: Job) -> None:
         for pod in job.pods.values():

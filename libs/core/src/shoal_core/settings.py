@@ -29,6 +29,8 @@ class Budgets:
     """A job gets at least this much, even when the action's budget is used up."""
     generator: Mapping[str, int] = field(default_factory=dict)
     """By generator; ``default`` for those not named."""
+    patience: int = 0
+    """One probe (so many of the job's pods, one generator) gives up after so much without a result."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""What pods take of their nodes: whole resources, parts of shared devices, devices of claims."""
+
+from __future__ import annotations
+
+import math
+
+from shoal_core.kernels.charge import LEAVES, RUNS, WILL
+from shoal_core.nodes import Nodes
+from shoal_core.placement.claims import Claims
+from shoal_core.rows import CENT, Pod, Shape, Vector
+from shoal_core.settings import Settings
+from shoal_core.status import PIPELINED, RELEASING
+from shoal_core.vocabulary import GPU
+from shoal_model import labels
+
+
+class Room:
+    """The nodes, and the pods that are charged to them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.nodes = Nodes()
+        self.claims = Claims(settings.queue_label)
+        self.pods: dict[str, Pod] = {}
+        self.by_node: dict[str, dict[str, None]] = {}
+        """Node name -> uids of what is charged there."""
+
+    def memory_on(self, shape: Shape, column: int) -> int:
+        """MiB that a sharing pod takes of each of its devices on the node."""
+        return int(shape.memory) if shape.memory else int(shape.fraction * float(self.nodes.gpu_memory[column]))
+
+    def accepted(self, pod: Pod, column: int) -> Vector:
+        """What the pod counts for in queues on that node (placement spec 1.8)."""
+        shape = pod.shape
+        if not shape.memory:
+            return shape.vector
+        size = float(self.nodes.gpu_memory[column])
+        portion = math.ceil(round(shape.memory / size * CENT, 9)) / CENT if size else 0.0
+        return shape.vector[0], shape.vector[1], round(portion * shape.devices, 6)
+
+    def charge(self, pod: Pod, column: int, status: int, sign: int, slots: bool = True) -> None:
+        """Charge the pod to a node as one of this status (``sign`` 1), or take it off (-1); without ``slots`` its shared
+        devices are left alone."""
+        how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
+        shape, nodes = pod.shape, self.nodes
+        request = shape.request
+        gpus = shape.gpus + shape.claim_gpus
+        reservation = pod.record.labels.get(labels.APP) == labels.RESERVATION_APP
+        if shape.shared or reservation or shape.claim_gpus:
+            request = request.copy()
+            gpus = 0.0
+            if shape.claim_gpus and not shape.shared and not reservation:
+                gpus = shape.gpus + self.claimed(pod, column, sign)
+            request[GPU] = gpus
+        nodes.charge(column, request, shape.rows, how, float(sign))
+        if gpus and nodes.allocatable[GPU, column]:
+            nodes.whole_used[column] += sign * gpus
+        if slots and shape.shared and pod.groups:
+            memory = self.memory_on(shape, column)
+            for group in pod.groups:
+                nodes.charge_slot(column, group, memory, how, sign)
+
+    def claimed(self, pod: Pod, column: int, sign: int) -> float:
+        """GPUs of its claims that nobody else on the node was charged for."""
+        name = self.nodes.name(column)
+        if sign > 0:
+            pod.charged_gpus = self.claims.charge(pod.record, name, pod.shape.claim_gpus)
+            return pod.charged_gpus
+        return self.claims.discharge(pod.record, name, pod.shape.claim_gpus)
+
+    def rebuild_node(self, column: int) -> None:
+        """Charge everything on the node anew."""
+        name = self.nodes.name(column)
+        self.nodes.clear(column)
+        for uid in self.by_node.get(name, {}):
+            pod = self.pods[uid]
+            if pod.shape.claim_gpus:
+                self.claimed(pod, column, -1)
+            self.charge(pod, column, pod.status, 1)
