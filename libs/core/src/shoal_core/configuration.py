@@ -11,8 +11,8 @@ from shoal_model.quantity import BadQuantity, duration
 UNITS_PER_SECOND = 1_000.0
 """What the reference simulates in a second, about: searches are bounded as its own are."""
 ACTION_SECONDS, JOB_SECONDS = 300.0, 240.0
-JOB_UNITS = 20_000
-"""What one job may cost where nothing is configured."""
+PATIENCE = 2_000
+"""What one probe may cost without a result where nothing is configured; about two seconds of the reference."""
 GENERATOR_SECONDS = {NODE_LOCAL_GREEDY: 30.0, MULTI_NODE_GANG: 120.0, "default": 120.0}
 NANO = 1e9
 
@@ -112,11 +112,7 @@ def _budgets(config: Mapping[str, Any], rate: float) -> Budgets:
     per_action = config.get("maxActionSearchDuration") or {}
     action = {name: units(value, 0, f"maxActionSearchDuration.{name}") for name, value in per_action.items()}
     action.setdefault("default", units(None, ACTION_SECONDS, ""))
-    job = (
-        units(config.get("maxJobSearchDuration"), JOB_SECONDS, "maxJobSearchDuration")
-        if "maxJobSearchDuration" in config
-        else JOB_UNITS
-    )
+    job = units(config.get("maxJobSearchDuration"), JOB_SECONDS, "maxJobSearchDuration")
     least = units(config.get("minJobSearchDuration"), 0.0, "minJobSearchDuration")
     if job and least >= job:
         raise BadConfiguration("scenarioSearchBudgets.minJobSearchDuration: it has to be shorter than maxJobSearchDuration")
@@ -129,4 +125,4 @@ def _budgets(config: Mapping[str, Any], rate: float) -> Budgets:
         name: units(given.get(name, default), seconds, f"maxGeneratorSearchDuration.{name}")
         for name, seconds in GENERATOR_SECONDS.items()
     }
-    return Budgets(action, job, least, generator)
+    return Budgets(action, job, least, generator, 0 if config else PATIENCE)

@@ -153,4 +153,4 @@ def _bounds(budgets: Budgets, left: int | None) -> Bounds:
     if left is not None:
         job = max(min(left, job if job is not None else left), budgets.job_minimum)
     by_name = {name: value or None for name, value in budgets.generator.items()}
-    return Bounds(job, by_name)
+    return Bounds(job, by_name, budgets.patience or None)

@@ -37,6 +37,7 @@ class Bounds:
 
     job: int | None
     generator: dict[str, int | None]
+    probe: int | None = None
 
 
 class Search:
@@ -150,8 +151,9 @@ class Search:
         accumulator = Accumulator(self._victims(), self.recorded, filters.accepts, self._most)
         pending = frozenset(t.record.uid for t in tasks)
         recorded = frozenset(accumulator.recorded)
+        began = self.session.units
         for chosen in generator(self, accumulator, tasks):
-            if self._over():
+            if self._over() or (self._bounds.probe is not None and self.session.units - began >= self._bounds.probe):
                 return None
             mark = (pending, recorded, frozenset(p.record.uid for b in chosen for p in b.pods))
             if mark in self._failed:
