@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -33,7 +34,7 @@ class Queue:
 
     __slots__ = (
         "allocated", "allowance", "children", "created", "fixed", "limit", "line", "name", "parent", "pending", "priority",
-        "quota", "record", "request", "share", "weight",
+        "quota", "record", "request", "share", "tie", "weight",
     )  # fmt: skip
 
     def __init__(self, record: QueueRecord, quota: Vector, limit: Vector, weight: Vector) -> None:
@@ -46,12 +47,14 @@ class Queue:
         """The queue and its ancestors, upward."""
         self.allocated = self.fixed = self.pending = self.request = self.share = NOTHING
         """What its pods have; that of them which may not be preempted; what waits; both; its fair share."""
+        self.tie: Any = None
+        """Kept by order.queues until the share changes."""
         self.allowance = NOTHING
         """What it may have: its share or quota, up to its limit; -1 without bound (policy spec 2.2)."""
 
     def set_share(self, share: Vector) -> None:
         """Its fair share of this cycle."""
-        self.share = share
+        self.share, self.tie = share, None
         allowance = []
         for r in RESOURCES:
             quota, limit = self.quota[r], self.limit[r]

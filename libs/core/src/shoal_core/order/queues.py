@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal_core.fairness.division import UNLIMITED
-from shoal_core.queues import RESOURCES, Queue, plus
+from shoal_core.queues import Queue, plus
 from shoal_core.rows import NOTHING, Vector
 
 INFINITE = float("inf")
@@ -38,16 +38,23 @@ OrderKey = tuple[bool, bool, int, bool, float, float, Tie]
 
 def dominant_share(queue: Queue, allocated: Vector, total: Vector) -> float:
     """The largest part that it has of what it may have (DRF; policy spec 2.7)."""
-    most = 0.0
-    for r in RESOURCES:
-        have = allocated[r]
-        bound = queue.allowance[r]
-        if bound == UNLIMITED:
-            bound = total[r]
-        part = have * 1000 if bound == 0 else have / bound
-        if part > most:
-            most = part
-    return most
+    cpu, memory, gpus = queue.allowance
+    a, b, c = allocated
+    # Unrolled: this is the innermost of all comparisons.
+    if cpu == UNLIMITED:
+        cpu = total[0]
+    if memory == UNLIMITED:
+        memory = total[1]
+    if gpus == UNLIMITED:
+        gpus = total[2]
+    most = a * 1000 if cpu == 0 else a / cpu
+    part = b * 1000 if memory == 0 else b / memory
+    if part > most:
+        most = part
+    part = c * 1000 if gpus == 0 else c / gpus
+    if part > most:
+        most = part
+    return most if most > 0 else 0.0
 
 
 def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None = None) -> OrderKey:
@@ -65,7 +72,10 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
     )
     none = (allowance[0] == 0 and then[0] > 0) or (allowance[1] == 0 and then[1] > 0) or (allowance[2] == 0 and then[2] > 0)
     after = plus(have, taken, -1.0) if taken is not None else then
+    tie = queue.tie
+    if tie is None:
+        tie = queue.tie = Tie(queue)
     return (
         over, not starved, -queue.priority, none, dominant_share(queue, after, total), dominant_share(queue, have, total),
-        Tie(queue),
+        tie,
     )  # fmt: skip
