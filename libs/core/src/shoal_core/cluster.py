@@ -71,6 +71,8 @@ class Cluster(Room):
         """When a gang was first seen to have lost members, until its record says so."""
         self.tried: dict[str, set[Key]] = {}
         """By action: groups that were tried in vain in cycles that had no work left for the others."""
+        self.quiet: tuple[int, float, object] | None = None
+        """Kept by cycle: (changes, until when, result) of a cycle that decided nothing."""
         self.changes = 0
         """Counts up with every change that a decision may depend on."""
         self.kept_domains: dict[str, object] = {}

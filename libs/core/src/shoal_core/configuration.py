@@ -11,8 +11,8 @@ from shoal_model.quantity import BadQuantity, duration
 UNITS_PER_SECOND = 1_000.0
 """What the reference simulates in a second, about: searches are bounded as its own are."""
 ACTION_SECONDS, JOB_SECONDS = 300.0, 240.0
-PATIENCE = 2_000
-"""What one probe may cost without a result where nothing is configured; about two seconds of the reference."""
+PATIENCE = 1_000
+"""What one probe may cost without a result where nothing is configured; about a second of the reference."""
 GENERATOR_SECONDS = {NODE_LOCAL_GREEDY: 30.0, MULTI_NODE_GANG: 120.0, "default": 120.0}
 NANO = 1e9
 

@@ -28,9 +28,33 @@ def cycle(cluster: Cluster, *, now: float = 0.0, settings: Settings | None = Non
 
     The same cluster, time and settings give the same result. Groups of which nothing waits cost nothing.
     """
+    kept = cluster.quiet
+    if kept is not None and settings is None and kept[0] == cluster.changes and now < kept[1]:
+        assert isinstance(kept[2], CycleResult)
+        return kept[2]
     session = Session(cluster, now, settings)
     run(session)
-    return session.close()
+    result = session.close()
+    decided = result.gangs or result.evictions or result.stale or session.unfinished
+    until = 0.0 if decided or settings is not None else _same_until(cluster, now)
+    cluster.quiet = (cluster.changes, until, result)
+    return result
+
+
+def _same_until(cluster: Cluster, now: float) -> float:
+    """Until when a cycle on an unchanged cluster would come to the same."""
+    if cluster.deleting or cluster.doubtful or cluster.tried or not cluster.numa.empty:
+        return 0.0
+    found = float("inf")
+    for key in cluster.waiting:
+        until = delayed_until(cluster.jobs[key])
+        if until > now:
+            found = min(found, until)
+    queues = cluster.tree.queues.values()
+    given = cluster.settings.preempt_min_runtime or cluster.settings.reclaim_min_runtime
+    if cluster.waiting and (given or any(q.record.preempt_min_runtime or q.record.reclaim_min_runtime for q in queues)):
+        return 0.0
+    return found
 
 
 def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[str], object] = len) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
@@ -43,6 +44,10 @@ class Evicting:
     def prepare(self, job: Job, chunk: Vector) -> None:
         """Before the search: what validation looks back at."""
 
+    def sources(self, job: Job) -> Iterable[str]:
+        """Queues of the candidates."""
+        return self.running.lists
+
     def worth(self, job: Job, chunk: Vector) -> bool:
         """Whether a search can succeed at all, as far as that is seen without one."""
         return True
@@ -75,7 +80,7 @@ class Evicting:
             session.least_memory,
             session.settings.queue_depth.get(self.name),
         )
-        tried = session.cluster.tried.setdefault(self.name, set())
+        tried = session.cluster.tried.pop(self.name, set())
         failed: set[Key] = set()
         while (job := order.pop()) is not None:
             if job.key in tried:
@@ -83,11 +88,10 @@ class Evicting:
             left = action - (session.units - began) if action else None
             if left is not None and left <= 0 and not budgets.job_minimum:
                 # The next cycle goes on with those that had no turn.
-                tried |= failed
+                session.cluster.tried[self.name] = tried | failed
                 return
             self._attempt(job, _bounds(budgets, left))
             failed.add(job.key)
-        tried.clear()
 
     def _loaded(self, job: Job) -> bool:
         if not job.pending or not job.ready or (self.only_preemptible and not job.preemptible):
@@ -109,8 +113,9 @@ class Evicting:
         if may and not any(self.walk.refused(t) for t in tasks):
             self.prepare(job, chunk)
             search = Search(
-                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds, self.most
-            )
+                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds, self.most,
+                self.running.spread(self.sources(job)),
+            )  # fmt: skip
             before = job.active
             found = search.run() if self.worth(job, chunk) else None
             if found is not None and not (gang_is_whole(job) and job.active > before):

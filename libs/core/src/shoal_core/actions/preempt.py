@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shoal_core.actions.evicting import Evicting
 from shoal_core.order.jobs import Probe, Victims
 from shoal_core.protection import MinRuntime
@@ -25,6 +27,10 @@ class Preempt(Evicting):
         """Whose room is looked for."""
         assert job.queue is not None
         self._runtime = MinRuntime(self.session, PREEMPT, job.queue)
+
+    def sources(self, job: Job) -> Iterable[str]:
+        """The queue itself."""
+        return [job.queue.name] if job.queue else []
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """The queue's jobs of lower priority that ran long enough."""

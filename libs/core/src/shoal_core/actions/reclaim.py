@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shoal_core.actions.evicting import Evicting
 from shoal_core.fairness.division import UNLIMITED
 from shoal_core.fairness.ratio import saturation
@@ -52,6 +54,10 @@ class Reclaim(Evicting):
             for name, queue in self.running.queues.items()
             if queue is not job.queue and self._candidate(job.queue, queue, chunk)
         ]
+
+    def sources(self, job: Job) -> Iterable[str]:
+        """Queues of the candidates."""
+        return self._from
 
     def worth(self, job: Job, chunk: Vector) -> bool:
         """Whether a search can succeed: some queue may lose something, or as many GPUs are free as are asked for."""

@@ -11,7 +11,7 @@ from shoal_core.order.iterator import Iterator, Node
 from shoal_core.order.queues import OrderKey, order_key
 from shoal_core.queues import Queue
 from shoal_core.rows import NOTHING, Job, Pod, Vector
-from shoal_core.status import COUNTED
+from shoal_core.status import ACTIVE, COUNTED
 
 JobKey = tuple[int, int, float, str]
 
@@ -72,6 +72,8 @@ class Sorted:
         self.lists: dict[str, list[tuple[JobKey, Job]]] = {}
         self.queues: dict[str, Queue] = {}
         self._where: dict[int, tuple[str, JobKey]] = {}
+        self._spread: dict[int, str] = {}
+        """Jobs that run on more than one node -> their queue."""
         for job in jobs:
             if eligible(job):
                 assert job.queue is not None
@@ -79,11 +81,23 @@ class Sorted:
                 key = job.order()
                 self.lists.setdefault(job.queue.name, []).append((key, job))
                 self._where[id(job)] = (job.queue.name, key)
+                self._note(job)
         for found in self.lists.values():
             found.sort(key=lambda pair: pair[0])
 
+    def _note(self, job: Job) -> None:
+        if job.active > 1 and job.queue and len({p.node for p in job.pods.values() if ACTIVE[p.status]}) > 1:
+            self._spread[id(job)] = job.queue.name
+        else:
+            self._spread.pop(id(job), None)
+
+    def spread(self, queues: Iterable[str]) -> bool:
+        """Whether a job of these queues runs on more than one node."""
+        return not set(self._spread.values()).isdisjoint(queues)
+
     def update(self, job: Job) -> None:
         """The job changed for good."""
+        self._spread.pop(id(job), None)
         if where := self._where.pop(id(job), None):
             found = self.lists[where[0]]
             at = bisect_left(found, where[1], key=lambda pair: pair[0])
@@ -96,6 +110,7 @@ class Sorted:
             key = job.order()
             insort(self.lists.setdefault(job.queue.name, []), (key, job), key=lambda pair: pair[0])
             self._where[id(job)] = (job.queue.name, key)
+            self._note(job)
 
 
 Entry = tuple[JobKey, "Job | Probe"]

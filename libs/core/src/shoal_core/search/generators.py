@@ -25,6 +25,8 @@ def _states(found: Accumulator) -> Iterator[list[Batch]]:
 
 def node_local_greedy(search: Search, found: Accumulator, tasks: list[Pod]) -> Iterator[list[Batch]]:
     """For each step: the victims on one of the nodes of the job that was added last."""
+    if search.needs_several_nodes(tasks):
+        return
     for batches in _states(found):
         if not batches:
             if found.recorded:

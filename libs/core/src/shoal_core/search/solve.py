@@ -9,12 +9,13 @@ import numpy as np
 
 from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted, Victims
 from shoal_core.placement.walk import Walk
-from shoal_core.rows import Job, Pod, total_request
+from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
 from shoal_core.search.scenario import Accumulator, Batch
 from shoal_core.session import Session
 from shoal_core.status import ACTIVE, PENDING, PIPELINED, RELEASING, USED
+from shoal_core.vocabulary import GPU
 
 SOLVED, EXHAUSTED, STOPPED = "solved", "exhausted", "stopped"
 Validator = Callable[["Scenario", Probe], bool]
@@ -53,9 +54,12 @@ class Search:
         validate: Validator,
         bounds: Bounds,
         most: int = -1,
+        spread: bool = True,
     ) -> None:
         self.session, self.walk, self.job = session, walk, job
         self._pending, self._victims, self._validate, self._bounds, self._most = pending, victims, validate, bounds, most
+        self._spread = spread
+        """Whether a candidate runs on more than one node."""
         self.free = session.nodes.free_gpus()
         self.feasible = self._feasible()
         self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
@@ -78,6 +82,21 @@ class Search:
         if found is None:
             found = self._slots[each] = int((np.maximum(self.free, 0.0)[self.feasible == 1] // each).sum())
         return found
+
+    def needs_several_nodes(self, tasks: list[Pod]) -> bool:
+        """Whether the victims of one node can't be enough, so that none of them need be tried alone."""
+        first = tasks[0].shape
+        alike = first.kind == REGULAR and first.gpus >= 1 and not first.claim_gpus and all(t.shape is first for t in tasks)
+        if self._spread or not alike:
+            return False
+        each, slots = first.gpus, self.slots(first.gpus)
+        gone: dict[int, float] = {}
+        for pod in self.recorded_pods:
+            gone[pod.node] = gone.get(pod.node, 0.0) + pod.accepted[2]
+        for column, gpus in gone.items():
+            have = max(0.0, float(self.free[column]))
+            slots += int((have + gpus) // each) - (int(have // each) if self.feasible[column] else 0)
+        return len(tasks) - slots > self.session.nodes.largest()[GPU] // each
 
     def run(self) -> Scenario | None:
         """The scenario that makes room for all the job's next pods, left simulated in the session; None if there is none."""

@@ -1,0 +1,94 @@
+"""shoal simulate on YAML and snapshots, good and bad."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from shoal_client.__main__ import main
+
+CLUSTER = """
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {nvidia.com/gpu.count: "2", nvidia.com/gpu.memory: "81920"}}
+status: {allocatable: {cpu: "8", memory: 64Gi, nvidia.com/gpu: "2", pods: "110"}}
+---
+apiVersion: scheduling.run.ai/v2
+kind: Queue
+metadata: {name: team}
+spec:
+  resources:
+    gpu: {quota: 2, limit: -1, overQuotaWeight: 1}
+    cpu: {quota: -1, limit: -1, overQuotaWeight: 1}
+    memory: {quota: -1, limit: -1, overQuotaWeight: 1}
+"""
+POD = """
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, labels: {kai.scheduler/queue: team}, annotations: {%s}}
+spec:
+  schedulerName: kai-scheduler
+  containers: [{name: main, resources: {requests: {%s}}}]
+status: {phase: Pending}
+"""
+
+
+def run(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
+    assert main(["simulate", str(path), "--json", *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_folder_of_yaml_is_grouped_and_scheduled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(CLUSTER)
+    (tmp_path / "b.yaml").write_text(
+        POD % ("whole", "", 'nvidia.com/gpu: "1"')
+        + POD % ("half", 'gpu-fraction: "0.5"', 'cpu: "1"')
+        + POD % ("big", "", 'nvidia.com/gpu: "4"')
+    )
+    found = run(tmp_path, capsys)
+    (cycle,) = found["cycles"]
+    assert {p["pod"]: p["node"] for g in cycle["starts"] for p in g["pods"]} == {"whole": "n1", "half": "n1"}
+    half = next(p for g in cycle["starts"] for p in g["pods"] if p["pod"] == "half")
+    assert half["portion"] == 0.5
+    assert len(half["gpu_groups"]) == 1
+    (waiting,) = cycle["waiting"]
+    assert "GPUs" in waiting["message"]
+    assert main(["simulate", str(tmp_path)]) == 0
+    assert "starts (2)" in capsys.readouterr().out
+
+
+def test_until_stable_moves_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(CLUSTER + POD % ("one", "", 'nvidia.com/gpu: "1"'))
+    found = run(tmp_path, capsys, "--until-stable")
+    assert found["stable"]
+    assert len(found["cycles"]) == 2
+
+
+def test_a_snapshot_and_its_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.zip"
+    node = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "9"}}}
+    bad = {"metadata": {"name": "b"}, "spec": {"containers": "none"}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("snapshot.json", json.dumps({"config": {}, "rawObjects": {"nodes": [node], "pods": [bad]}}))
+    found = run(path, capsys)
+    assert "Pod b was left out" in found["problems"][0]
+    config = tmp_path / "c.yaml"
+    config.write_text("actions: dance")
+    assert main(["simulate", str(path), "--config", str(config)]) == 2
+    assert "'dance' is no action" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"), [("x.zip", "no zip", "no snapshot"), ("x.yaml", "a: [", "no object"), ("x.json", "{", "x.json")]
+)
+def test_what_can_not_be_read_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, told: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert main(["simulate", str(tmp_path / name)]) == 2
+    assert told in capsys.readouterr().err
+    assert main(["simulate", str(tmp_path / "missing")]) == 2
