@@ -431,8 +431,9 @@ class Cluster(Room):
     def look_again(self, job: Job) -> None:
         """Whether the group has to be looked at in the next cycle."""
         (self.waiting.add if job.pending else self.waiting.discard)(job.key)
-        record = job.record
-        if record is not None and (record.stale_since or any(leaf.used < leaf.minimum for leaf in job.leaf_list)):
+        record, leaves = job.record, job.leaf_list
+        short = any(leaf.used < leaf.minimum for leaf in leaves) and any(leaf.used for leaf in leaves)
+        if record is not None and (record.stale_since or short):
             self.doubtful.add(job.key)
         else:
             self.doubtful.discard(job.key)

@@ -61,6 +61,8 @@ class Session:
         """Those of them that keep others away (anti-affinity)."""
         self.later: dict[str, Pod] = {}
         """Pods whose place depends on what is being released: taken back at the end."""
+        self._on_paper: set[int] = set()
+        """Nodes from which a mere reservation was evicted: charged anew at the end."""
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
@@ -78,6 +80,8 @@ class Session:
     def evict(self, pod: Pod) -> None:
         """The pod is to leave its node."""
         change = Change(EVICTED, pod)
+        if pod.status == PIPELINED:
+            self._on_paper.add(pod.node)
         self._save(change, pod.node, pod.groups)
         self._leave(pod, change)
         self.log.append(change)
@@ -284,7 +288,7 @@ class Session:
 
     def close(self) -> CycleResult:
         """End the cycle: reservations are taken back, so that the cluster shows what is decided and nothing else."""
-        cluster, shared = self.cluster, set()
+        cluster, shared = self.cluster, set(self._on_paper)
         for pod in self.later.values():
             if pod.status not in (PIPELINED, RELEASING):
                 continue
@@ -298,7 +302,7 @@ class Session:
             if pod.record.claims:
                 cluster.claims.release(pod.record)
             pod.zones = ()
-            if pod.away:
+            if pod.away and pod.node_name:
                 pod.node, pod.groups = pod.away
                 set_status(pod, RELEASING)
             else:
