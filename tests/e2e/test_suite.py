@@ -192,6 +192,27 @@ async def test_room_is_used_again_when_pods_go(api: Api, space: str) -> None:
     assert other["metadata"]["name"] != one["metadata"]["name"]
 
 
+async def test_higher_priority_takes_room_and_both_are_told(api: Api, space: str) -> None:
+    await api.patch(f"{QUEUES}/{space}", workload.queue(space, limit=1))
+    await api.post(pods_path(space), workload.pod("low", space, queue=space))
+    await running(api, space, 1)
+    high = workload.pod("high", space, queue=space)
+    high["spec"]["priorityClassName"] = "build-preemptible"
+    await api.post(pods_path(space), high)
+
+    async def look() -> bool:
+        found = {p["metadata"]["name"]: p for p in await api.items(pods_path(space))}
+        return "low" not in found and found["high"]["status"]["phase"] == "Running"
+
+    await until(look, "the pod of higher priority in the place of the other")
+
+    async def told() -> bool:
+        events = await api.items(f"/api/v1/namespaces/{space}/events")
+        return any(e["reason"] == "Evict" and "preempted by" in e["message"] for e in events)
+
+    await until(told, "the event of the eviction")
+
+
 async def test_the_crds_refuse_what_the_references_refuse(api: Api, space: str) -> None:
     def topology(*levels: str) -> dict[str, Any]:
         spec = {"levels": [{"nodeLabel": level} for level in levels]}
