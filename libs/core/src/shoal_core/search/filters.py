@@ -10,6 +10,7 @@ from shoal_core.gang import Member, PodSet, leaves
 from shoal_core.placement.feasible import selected
 from shoal_core.rows import REGULAR, Pod
 from shoal_core.search.scenario import Batch, Gone
+from shoal_core.status import ACTIVE
 
 if TYPE_CHECKING:
     from shoal_core.search.solve import Search
@@ -95,7 +96,7 @@ class Filters:
         if isinstance(member, PodSet):
             return
         if member.topology and member.topology.required:
-            gpus = sum(p.shape.quota for leaf in leaves(member) for p in leaf.pods)
+            gpus = sum(p.shape.quota for leaf in leaves(member) for p in leaf.pods if ACTIVE[p.status] or p in self._tasks)
             yield member.topology.topology, member.topology.required, gpus
         for child in member.children:
             yield from self._required(child)
