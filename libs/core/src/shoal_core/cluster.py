@@ -10,7 +10,7 @@ from shoal_core.gang import tree
 from shoal_core.placement.numa import Ledger
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
-from shoal_core.rows import NOTHING, Floats, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
+from shoal_core.rows import NOTHING, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import (
     BINDING,
@@ -593,6 +593,3 @@ class Cluster(Room):
         self._tree = None
         for queue in self.tree.queues.values():
             np.testing.assert_allclose(queues[queue.name], (queue.allocated, queue.fixed, queue.pending), atol=1e-6)
-
-
-__all__ = ["Cluster", "Floats"]

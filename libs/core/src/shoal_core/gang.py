@@ -151,7 +151,7 @@ def leaves(member: Member) -> Iterator[PodSet]:
 
 
 def _candidates(leaf: PodSet, real: bool) -> list[Pod]:
-    if real or leaf.pods is None:
+    if real:
         return [p for p in leaf.pods if p.status == PENDING and not p.barred]
     return [p for p in leaf.pods if (p.status == PENDING and not p.barred) or (p.status == RELEASING and p.virtual)]
 

@@ -9,7 +9,7 @@ from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.kernels.charge import charge, charge_slot
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
 from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Shape, mig_gpus
-from shoal_core.vocabulary import CPU, FIRST_RESOURCES, GPU, MEMORY, PODS, SHARED_RESOURCES, Interner
+from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
 from shoal_model import labels
 
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
@@ -374,10 +374,3 @@ class Nodes:
             axis=1
         )
         return whole * self.gpu_memory + shared
-
-    def bound_row(self, cpu_only: bool) -> int:
-        """The resource that is packed or spread for such pods."""
-        return CPU if cpu_only else GPU
-
-
-__all__ = ["CPU", "GPU", "MEMORY", "PODS", "Nodes", "gpu_memory", "usable"]

@@ -6,7 +6,7 @@ from shoal_core.queues import Queue
 from shoal_core.rows import Job
 from shoal_core.search.solve import Scenario
 from shoal_core.session import Session
-from shoal_core.settings import PREEMPT, RECLAIM
+from shoal_core.settings import PREEMPT
 from shoal_core.status import USED
 
 
@@ -82,6 +82,3 @@ class MinRuntime:
 
 def _elastic(job: Job) -> bool:
     return any(leaf.minimum < len(leaf.pods) for leaf in job.leaf_list)
-
-
-__all__ = ["RECLAIM", "MinRuntime", "delayed_until"]

@@ -44,7 +44,7 @@ class Shape:
     """What pods that are equal to the scheduler have in common."""
 
     __slots__ = (
-        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory", "names_nodes",
+        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory", 
         "number", "quota", "record", "request", "rows", "shared", "vector",
     )  # fmt: skip
 
@@ -254,9 +254,3 @@ def set_status(pod: Pod, status: int) -> None:
         held, vector = job.held, pod.shape.vector
         job.held = (held[0] + by * vector[0], held[1] + by * vector[1], round(held[2] + by * vector[2], 6))
     job.chunk_cache = job.key_cache = job.signature_cache = None
-
-
-def own(pod: Pod) -> Job:
-    """The pod's job; every pod that is placed or evicted by rules has one."""
-    assert pod.job is not None
-    return pod.job

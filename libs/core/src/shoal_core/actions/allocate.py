@@ -8,7 +8,7 @@ from shoal_core.results import Gang
 from shoal_core.rows import Job, Pod
 from shoal_core.session import PLACED, Session
 from shoal_core.settings import ALLOCATE
-from shoal_core.status import ACTIVE, ALLOCATED, PIPELINED
+from shoal_core.status import ACTIVE, PIPELINED
 
 
 def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
@@ -46,6 +46,3 @@ def _postpone(session: Session, job: Job, tasks: list[Pod]) -> bool:
             session.postpone(0)
             return True
     return False
-
-
-__all__ = ["ALLOCATED", "allocate"]

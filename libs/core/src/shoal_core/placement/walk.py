@@ -81,7 +81,7 @@ class Walk:
         start = len(session.log)
         self.failure = None
         if len(job.leaf_list) == 1 and job.root.topology is None and job.leaf_list[0].topology is None:
-            done = self._leaf(job, job.leaf_list[0], tasks, among, later)
+            done = self._pods(job, job.leaf_list[0], tasks, among, later)
         else:
             by_leaf: dict[int, list[Pod]] = {}
             for task in tasks:
@@ -121,9 +121,6 @@ class Walk:
     def _children(member: SubGroupSet) -> list[Member]:
         """Members in their order, inner ones before leaves where nothing else orders them."""
         return sorted(member.children, key=lambda c: (c.order[:3], isinstance(c, PodSet), c.name))
-
-    def _leaf(self, job: Job, leaf: PodSet, tasks: list[Pod], among: Bytes, later: bool) -> bool:
-        return self._pods(job, leaf, tasks, among, later)
 
     # its pods
 

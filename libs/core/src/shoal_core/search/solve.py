@@ -14,7 +14,7 @@ from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
 from shoal_core.search.scenario import Accumulator, Batch
 from shoal_core.session import Session
-from shoal_core.status import ACTIVE, PENDING, PIPELINED, RELEASING, USED
+from shoal_core.status import ACTIVE, PIPELINED, RELEASING, USED
 from shoal_core.vocabulary import GPU
 
 SOLVED, EXHAUSTED, STOPPED = "solved", "exhausted", "stopped"
@@ -233,8 +233,3 @@ class Search:
 def gang_is_whole(job: Job) -> bool:
     """Whether every leaf has its minimum, pods that leave included."""
     return all(sum(1 for p in leaf.pods if USED[p.status]) >= leaf.minimum for leaf in job.leaf_list)
-
-
-def waits(job: Job) -> bool:
-    """Whether any pod of the job is pending."""
-    return any(p.status == PENDING for p in job.pods.values())
