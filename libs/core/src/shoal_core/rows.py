@@ -44,7 +44,7 @@ class Shape:
     """What pods that are equal to the scheduler have in common."""
 
     __slots__ = (
-        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory", 
+        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory",
         "number", "quota", "record", "request", "rows", "shared", "vector",
     )  # fmt: skip
 

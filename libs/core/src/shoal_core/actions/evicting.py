@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
@@ -145,12 +146,26 @@ class Evicting:
                 self.message(pod, job), moved, *job.key, len(pods), self.details(pod, job),
             )  # fmt: skip
         session.commit_victims(evictions)
+        if any(not pod.node_name for pod in gone):
+            self._pass_on(job)
         for key in {id(p.job): p.job for p in gone}.values():
             if key is not None:
                 self.running.update(key)
                 self.pending.update(key)
         self.running.update(job)
         self.pending.update(job)
+
+    def _pass_on(self, job: Job) -> None:
+        """A job lost its reservation to this one: what went for that job goes for this one."""
+        session, result = self.session, self.session.result
+        served = {(r.namespace, session.cluster.pods[r.uid].record.group) for r in result.reserved}
+        served |= {(g.namespace, g.group) for g in result.gangs}
+        result.evictions = [
+            e
+            if not e.for_group or (e.for_namespace, e.for_group) in served
+            else replace(e, for_namespace=job.key[0], for_group=job.name, message=f"{e.message}; the room went to {job.name}")
+            for e in result.evictions
+        ]
 
 
 def _bounds(budgets: Budgets, left: int | None) -> Bounds:
