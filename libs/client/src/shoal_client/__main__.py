@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
-from shoal_client.objects import CantRead, read
+from shoal_client.objects import CantRead, configuration, read
 from shoal_client.show import as_json, tables
 from shoal_client.simulate import simulate
 from shoal_core.configuration import BadConfiguration
@@ -30,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         snapshot = read(given.path)
         if given.config:
-            snapshot.config = yaml.safe_load(given.config.read_bytes()) or {}
+            snapshot.config = configuration(given.config)
         found = simulate(snapshot, now=seconds(given.now) if given.now else None, until_stable=given.until_stable)
-    except (CantRead, BadConfiguration, BadQuantity, OSError, yaml.YAMLError) as error:
+    except (CantRead, BadConfiguration, BadQuantity, OSError) as error:
         print(f"shoal: {error}", file=sys.stderr)
         return 2
     if given.json:

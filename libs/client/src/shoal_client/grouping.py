@@ -57,5 +57,5 @@ def _chain(pod: PodRecord, owners: dict[str, dict[str, Any]]) -> list[Owner]:
         above = next(iter(meta.get("ownerReferences") or ()), None)
         if above is None:
             break
-        name, uid, api, kind = above["name"], above["uid"], above["apiVersion"], above["kind"]
+        name, uid, api, kind = above.name, above.uid, above.api_version, above.kind
     return chain

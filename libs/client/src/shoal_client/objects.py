@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from shoal_client.grouping import grouped
 from shoal_contracts.state import ObjectRecord, PodRecord, StateMessage
 from shoal_model.normalise import TYPES, from_dict
+from shoal_model.objects import metadata_of
 
 LARGEST = 2 << 30
 MOST_FILES = 100_000
@@ -27,6 +29,24 @@ PLURALS = {
 }  # fmt: skip
 WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
 """Kinds that are passed on as they are."""
+CLUSTER_WIDE = frozenset(
+    {
+        "Node", "Queue", "PriorityClass", "Topology", "ResourceSlice", "DeviceClass", "NodeResourceTopology",
+        "PersistentVolume", "StorageClass",
+    }
+)  # fmt: skip
+BAD_YAML = (OSError, ValueError, RecursionError, yaml.YAMLError)
+BAD_ZIP = (OSError, ValueError, RecursionError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What the readers raise for files that are broken, encrypted or packed in a way that is not known."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML without objects, and without dates: a time stays the text that the API has for it."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class CantRead(Exception):
@@ -74,7 +94,7 @@ def _unzipped(path: Path) -> dict[str, Any]:
             if member.file_size > LARGEST:
                 raise CantRead(f"{path}: snapshot.json is over {LARGEST >> 30} GiB")
             body = json.loads(archive.read(member))
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+    except BAD_ZIP as error:
         raise CantRead(f"{path}: no snapshot, a zip with snapshot.json is expected: {error}") from error
     if not isinstance(body, dict):
         raise CantRead(f"{path}: snapshot.json is not an object")
@@ -83,9 +103,26 @@ def _unzipped(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return json.loads(_bytes(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise CantRead(f"{path}: {error}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{size >> 20} MiB, over {LARGEST >> 30} GiB are not read")
+    return path.read_bytes()
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """A scheduler configuration in a file of its own. Raises CantRead."""
+    try:
+        found = yaml.load(_bytes(path), _Loader)
+    except BAD_YAML as error:
+        raise CantRead(f"{path}: {' '.join(str(error).split())}") from error
+    if found is not None and not isinstance(found, dict):
+        raise CantRead(f"{path}: a scheduler configuration is expected: actions, tiers and so on")
+    return found or {}
 
 
 def _snapshot(body: dict[str, Any], path: Path, found: Snapshot) -> None:
@@ -93,11 +130,19 @@ def _snapshot(body: dict[str, Any], path: Path, found: Snapshot) -> None:
     raw = body.get("rawObjects")
     if not isinstance(raw, dict):
         raise CantRead(f"{path}: rawObjects is missing")
-    if raw.get("bindRequests"):
-        found.problems.append(f"{len(raw['bindRequests'])} BindRequests were left out: their pods are taken as waiting")
+    if waiting := _items(raw, "bindRequests", path, found):
+        found.problems.append(f"{len(waiting)} BindRequests were left out: their pods are taken as waiting")
     for plural, kind in PLURALS.items():
-        for item in raw.get(plural) or ():
+        for item in _items(raw, plural, path, found):
             _add(item, kind, path, found, [])
+
+
+def _items(raw: dict[str, Any], key: str, path: Path, found: Snapshot) -> list[Any]:
+    items = raw.get(key)
+    if items is None or isinstance(items, list):
+        return items or []
+    found.problems.append(f"{path}: {key} was left out: a list is expected, not a {type(items).__name__}")
+    return []
 
 
 def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -106,17 +151,26 @@ def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, An
         raise CantRead(f"{path} has over {MOST_FILES} files")
     for file in files:
         try:
-            documents = list(yaml.safe_load_all(file.read_bytes()))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            documents = list(yaml.load_all(_bytes(file), _Loader))
+        except BAD_YAML as error:
             found.problems.append(f"{file}: {' '.join(str(error).split())}")
             continue
         for document in documents:
-            items = (
-                document.get("items") if isinstance(document, dict) and str(document.get("kind", "")).endswith("List") else None
-            )
-            for raw in [document] if items is None else items:
+            for raw in _unwrapped(document, file, found):
                 if isinstance(raw, dict):
                     yield file, raw
+
+
+def _unwrapped(document: Any, file: Path, found: Snapshot) -> list[Any]:
+    """The objects of a List; those of a PodList need not say what they are."""
+    kind = str(document.get("kind") or "") if isinstance(document, dict) else ""
+    if not kind.endswith("List") or "items" not in document:
+        return [document]
+    items = _items(document, "items", file, found)
+    for raw in items:
+        if isinstance(raw, dict) and kind != "List" and not raw.get("kind"):
+            raw |= {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion", "")}
+    return items
 
 
 def _add(raw: Any, kind: str, where: Path, found: Snapshot, others: list[dict[str, Any]]) -> None:
@@ -124,16 +178,16 @@ def _add(raw: Any, kind: str, where: Path, found: Snapshot, others: list[dict[st
     if not isinstance(meta, dict) or not meta.get("name"):
         found.problems.append(f"{where}: an object of kind {kind or '?'} without metadata.name was left out")
         return
-    if kind in ("Pod", "PodGroup"):
-        meta.setdefault("namespace", "default")
-    meta.setdefault("uid", f"{meta.get('namespace', '')}/{meta['name']}".lstrip("/"))
+    meta["namespace"] = meta.get("namespace") or ("" if kind in CLUSTER_WIDE else "default")
+    meta["uid"] = meta.get("uid") or f"{meta['namespace']}/{meta['name']}".lstrip("/")
     try:
+        metadata_of(raw)
         if kind in TYPES:
             found.records.append(from_dict({**raw, "kind": kind}))
         elif kind in WHOLE:
             body = msgspec.Raw(msgspec.json.encode(raw))
             found.records.append(
-                ObjectRecord(type=kind, namespace=meta.get("namespace", ""), name=meta["name"], uid=meta["uid"], body=body)
+                ObjectRecord(type=kind, namespace=meta["namespace"], name=meta["name"], uid=meta["uid"], body=body)
             )
         else:
             others.append(raw)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from shoal_core.settings import ACTIONS, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
-from shoal_model.quantity import BadQuantity, duration
+from shoal_model.quantity import LIMIT, BadQuantity, duration
 
 UNITS_PER_SECOND = 1_000.0
 """What the reference simulates in a second, about: searches are bounded as its own are."""
@@ -15,6 +17,8 @@ PATIENCE = 1_000
 """What one probe may cost without a result where nothing is configured; about a second of the reference."""
 GENERATOR_SECONDS = {NODE_LOCAL_GREEDY: 30.0, MULTI_NODE_GANG: 120.0, "default": 120.0}
 NANO = 1e9
+_LONG = re.compile(r"(\d+\.?\d*|\.\d+)([dw])", re.ASCII)
+_HOURS = {"d": 24.0, "w": 168.0}
 
 
 class BadConfiguration(ValueError):
@@ -28,7 +32,7 @@ def read(
 
     ``units_per_second`` turns configured durations of searches into units of work. Raises BadConfiguration.
     """
-    params = params or {}
+    config, params = _map(config, "the configuration"), _map(params, "schedulerParams")
     actions = tuple(a.strip() for a in str(config.get("actions") or "").split(",") if a.strip()) or ACTIONS
     for action in actions:
         if action not in ACTIONS:
@@ -39,12 +43,13 @@ def read(
             name = plugin.get("name")
             if not isinstance(name, str):
                 raise BadConfiguration(f"tiers[{i}].plugins[{j}].name: give the plugin's name")
-            found[name] = plugin.get("arguments") or {}
+            found[name] = _map(plugin.get("arguments"), f"tiers[{i}].plugins[{j}].arguments")
     arguments = found or {name: {} for name in PLUGINS}
     placement, proportion = arguments.get("nodeplacement", {}), arguments.get("proportion", {})
     runtime, numa = arguments.get("minruntime", {}), arguments.get("numa", {})
-    partition = params.get("partitionParams") or {}
-    grace = params.get("globalDefaultStalenessGracePeriod")
+    partition = _map(params.get("partitionParams"), "schedulerParams.partitionParams")
+    depths = _map(config.get("queueDepthPerAction"), "queueDepthPerAction")
+    depth = {str(k): int(_count(v, f"queueDepthPerAction.{k}")) for k, v in depths.items()}
     return Settings(
         actions=actions,
         plugins=tuple(arguments),
@@ -57,20 +62,38 @@ def read(
         reclaim_by_lca=runtime.get("reclaimResolveMethod") != "queue",
         numa_ignored=frozenset(r.strip() for r in str(numa.get("ignoreList") or "").split(",") if r.strip()),
         numa_reconstruct=str(numa.get("reconstructAvailable", "true")).lower() != "false",
-        queue_depth={str(k): int(v) for k, v in (config.get("queueDepthPerAction") or {}).items() if int(v) > 0},
-        budgets=_budgets(config.get("scenarioSearchBudgets") or {}, units_per_second),
-        scheduler_name=params.get("schedulerName") or Settings.scheduler_name,
-        queue_label=params.get("queueLabelKey") or Settings.queue_label,
-        pool_label=partition.get("NodePoolLabelKey") or "",
-        pool=partition.get("NodePoolLabelValue") or "",
-        most_moved=int(params.get("maxNumberConsolidationPreemptees", Settings.most_moved)),
+        queue_depth={action: most for action, most in depth.items() if most > 0},
+        budgets=_budgets(_map(config.get("scenarioSearchBudgets"), "scenarioSearchBudgets"), units_per_second),
+        scheduler_name=str(params.get("schedulerName") or Settings.scheduler_name),
+        queue_label=str(params.get("queueLabelKey") or Settings.queue_label),
+        pool_label=str(partition.get("NodePoolLabelKey") or ""),
+        pool=str(partition.get("NodePoolLabelValue") or ""),
+        most_moved=int(_flag(params, "maxNumberConsolidationPreemptees", Settings.most_moved)),
         signatures=bool(params.get("useSchedulingSignatures", True)),
         full_hierarchy=bool(params.get("fullHierarchyFairness", True)),
         consolidating_reclaim=bool(params.get("allowConsolidatingReclaim", True)),
-        staleness_grace=float(grace) / NANO if grace is not None else Settings.staleness_grace,
-        stuck_after=float(params.get("stuckInReleasingThreshold") or Settings.stuck_after * NANO) / NANO,
+        staleness_grace=_flag(params, "globalDefaultStalenessGracePeriod", Settings.staleness_grace * NANO) / NANO,
+        stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
     )
+
+
+def _map(value: Any, path: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise BadConfiguration(f"{path}: write an object (key: value), not a {type(value).__name__}")
+    return value or {}
+
+
+def _count(value: object, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadConfiguration(f"{path}: {str(value)[:64]!r} is no number")
+    return value
+
+
+def _flag(params: Mapping[str, Any], name: str, default: float) -> float:
+    """A number of schedulerParams; durations are nanoseconds there."""
+    value = params.get(name)
+    return default if value is None else _count(value, f"schedulerParams.{name}")
 
 
 def _list(config: Mapping[str, Any], path: str, key: str = "") -> list[Mapping[str, Any]]:
@@ -82,9 +105,10 @@ def _list(config: Mapping[str, Any], path: str, key: str = "") -> list[Mapping[s
 
 def _number(value: object, default: float) -> float:
     try:
-        return float(str(value))
+        found = float(str(value))
     except ValueError:
         return default
+    return found if math.isfinite(found) else default
 
 
 def _seconds(value: object) -> float:
@@ -92,7 +116,7 @@ def _seconds(value: object) -> float:
     if not value:
         return 0.0
     try:
-        return max(0.0, duration(str(value)))
+        return max(0.0, duration(_LONG.sub(lambda m: f"{float(m[1]) * _HOURS[m[2]]:f}h", str(value)[:LIMIT])))
     except BadQuantity:
         return 0.0
 
@@ -109,14 +133,14 @@ def _budgets(config: Mapping[str, Any], rate: float) -> Budgets:
             raise BadConfiguration(f"scenarioSearchBudgets.{path}: {value} is negative")
         return int(seconds * rate)
 
-    per_action = config.get("maxActionSearchDuration") or {}
+    per_action = _map(config.get("maxActionSearchDuration"), "scenarioSearchBudgets.maxActionSearchDuration")
     action = {name: units(value, 0, f"maxActionSearchDuration.{name}") for name, value in per_action.items()}
     action.setdefault("default", units(None, ACTION_SECONDS, ""))
     job = units(config.get("maxJobSearchDuration"), JOB_SECONDS, "maxJobSearchDuration")
     least = units(config.get("minJobSearchDuration"), 0.0, "minJobSearchDuration")
     if job and least >= job:
         raise BadConfiguration("scenarioSearchBudgets.minJobSearchDuration: it has to be shorter than maxJobSearchDuration")
-    given = config.get("maxGeneratorSearchDuration") or {}
+    given = _map(config.get("maxGeneratorSearchDuration"), "scenarioSearchBudgets.maxGeneratorSearchDuration")
     for name in given:
         if name not in GENERATOR_SECONDS:
             raise BadConfiguration(f"scenarioSearchBudgets.maxGeneratorSearchDuration: {name!r} is no generator")
