@@ -18,11 +18,6 @@ from shoal_contracts.state import ObjectRecord, PodRecord, StateMessage
 from shoal_model.normalise import TYPES, from_dict
 from shoal_model.objects import metadata_of
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # libyaml is not there
-    from yaml import SafeLoader
-
 LARGEST = 2 << 30
 MOST_FILES = 100_000
 PLURALS = {
@@ -45,12 +40,12 @@ BAD_ZIP = (OSError, ValueError, RecursionError, KeyError, NotImplementedError, R
 """What the readers raise for files that are broken, encrypted or packed in a way that is not known."""
 
 
-class _Loader(SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML without objects, and without dates: a time stays the text that the API has for it."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-        for first, found in SafeLoader.yaml_implicit_resolvers.items()
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
