@@ -432,8 +432,11 @@ class Cluster(Room):
         """Whether the group has to be looked at in the next cycle."""
         (self.waiting.add if job.pending else self.waiting.discard)(job.key)
         record, leaves = job.record, job.leaf_list
-        short = any(leaf.used < leaf.minimum for leaf in leaves) and any(leaf.used for leaf in leaves)
-        if record is not None and (record.stale_since or short):
+        if len(leaves) == 1:
+            short = 0 < leaves[0].used < leaves[0].minimum
+        else:
+            short = any(leaf.used < leaf.minimum for leaf in leaves) and any(leaf.used for leaf in leaves)
+        if record is not None and (short or record.stale_since):
             self.doubtful.add(job.key)
         else:
             self.doubtful.discard(job.key)

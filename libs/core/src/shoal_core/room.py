@@ -43,14 +43,14 @@ class Room:
         devices are left alone."""
         how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
         shape, nodes = pod.shape, self.nodes
-        request = shape.request
-        gpus = shape.gpus + shape.claim_gpus
-        reservation = pod.record.labels.get(labels.APP) == labels.RESERVATION_APP
-        if shape.shared or reservation or shape.claim_gpus:
+        request, gpus = shape.request, shape.gpus
+        if shape.shared:
+            request, gpus = shape.without_gpus, 0.0
+        elif pod.record.labels.get(labels.APP) == labels.RESERVATION_APP:
+            request, gpus = shape.without_gpus, 0.0
+        elif shape.claim_gpus:
+            gpus += self.claimed(pod, column, sign)
             request = request.copy()
-            gpus = 0.0
-            if shape.claim_gpus and not shape.shared and not reservation:
-                gpus = shape.gpus + self.claimed(pod, column, sign)
             request[GPU] = gpus
         nodes.charge(column, request, shape.rows, how, float(sign))
         if gpus and nodes.allocatable[GPU, column]:

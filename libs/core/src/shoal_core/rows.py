@@ -45,7 +45,7 @@ class Shape:
 
     __slots__ = (
         "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory",
-        "number", "quota", "record", "request", "rows", "shared", "vector",
+        "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
     )  # fmt: skip
 
     def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
@@ -72,6 +72,9 @@ class Shape:
         self.quota = whole + claim_gpus + quota_of_mig
         self.cpu_only = whole == 0 and not claim_gpus and self.kind not in (GPU_MEMORY, MIG)
         self.vector: Vector = (float(request[CPU]), float(request[MEMORY]), self.quota)
+        self.without_gpus: NDArray[np.float64] = request.copy()
+        """The request without GPUs, which shared devices are charged for by slot."""
+        self.without_gpus[GPU] = 0.0
         self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
         affinity = record.affinity
         self.dynamic = bool(

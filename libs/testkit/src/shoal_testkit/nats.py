@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,12 +15,21 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+PORTS = (20_000, 32_000)
+"""Below the usual net.ipv4.ip_local_port_range."""
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A TCP port of 127.0.0.1 that is free, outside the range from which the kernel gives ports to connections.
+
+    Raises OSError where none of many is free.
+    """
+    for _ in range(100):
+        port = random.randrange(*PORTS)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no free port of {PORTS}")
 
 
 def binary() -> str:

@@ -30,10 +30,11 @@ def sum_domains(
     free: Floats,
     pods: Ints,
 ) -> None:
-    """Fill ``free`` (resources, domains) and ``pods`` (domains,): how many pods of size ``largest`` fit.
+    """Fill ``free`` (resources, domains), of what ``largest`` asks for, and ``pods`` (domains,): how many pods of that
+    size fit.
 
     ``leaf`` (nodes,) is each node's lowest domain, -1 outside the tree; ``inside`` (domains,) marks those looked at.
-    ``parent`` (domains,) comes before its children, -1 at the root. ``shared`` (nodes,) are the free parts of shared
+    ``parent`` (at least domains,) comes before its children, -1 at the root. ``shared`` (nodes,) are the free parts of shared
     GPUs, which count for pods that ask for less than one. A pod that asks for nothing fits ``tasks`` times.
     """
     total = largest.shape[0]
@@ -46,30 +47,34 @@ def sum_domains(
         if d < 0 or inside[d] == 0:
             continue
         for r in range(total):
-            free[r, d] += idle[r, n] + releasing[r, n]
+            if largest[r] > 0.0:
+                free[r, d] += idle[r, n] + releasing[r, n]
         if count_pods == 0:
             continue
         if not asks and largest[3] <= 1.0:
             pods[d] += tasks
             continue
         fit = np.inf
-        for r in range(total):
+        for i in range(total):
+            # GPUs first: mostly they are the tightest, which spares the other divisions.
+            r = 2 - i if i < 3 else i
             have = idle[r, n] + releasing[r, n]
             if r == 2 and 0.0 < largest[2] < 1.0:
                 have += shared[n]
             if largest[r] > have:
                 fit = 0.0
                 break
-            if largest[r] > 0.0:
+            if largest[r] > 0.0 and (fit == np.inf or have < fit * largest[r]):
                 fit = min(fit, np.floor(have / largest[r]))
         if fit != np.inf:
             pods[d] += int(fit)
-    for i in range(parent.shape[0]):
-        d = parent.shape[0] - 1 - i
+    for i in range(inside.shape[0]):
+        d = inside.shape[0] - 1 - i
         p = parent[d]
         if p >= 0 and inside[d] == 1 and inside[p] == 1:
             for r in range(total):
-                free[r, p] += free[r, d]
+                if largest[r] > 0.0:
+                    free[r, p] += free[r, d]
             pods[p] += pods[d]
 
 
@@ -90,6 +95,6 @@ def sum_domains_slowly(
         if not nothing and (largest <= room).all():
             fit = int(min((room[r] // largest[r] for r in range(len(largest)) if largest[r] > 0), default=0))
         while at >= 0 and inside[at]:
-            free[:, at] += have
+            free[:, at] += np.where(largest > 0, have, 0.0)
             pods[at] += fit if count_pods else 0
             at = int(parent[at])

@@ -261,7 +261,14 @@ def place_shared(
             continue
         size = gpu_memory[n]
         need = memory if memory > 0 else int(fraction * size)
-        if room[n] < need and idle[2, n] + releasing[2, n] < 1.0:
+        bonus = 0.0
+        if room[n] < need:
+            if idle[2, n] + releasing[2, n] < 1.0:
+                continue
+        elif sharing == 1:
+            bonus = 10000.0
+        if strategy != 1 and extra[n] + bonus + 1009.0 < best_score:
+            # Not even idle and full could it win.
             continue
         fits = True
         fits_idle = True
@@ -297,9 +304,7 @@ def place_shared(
             fits_idle = False
         if pods_row >= 0 and idle[pods_row, n] + releasing[pods_row, n] < 2.0 and (joinable < wanted or device_order == 1):
             continue
-        score = extra[n]
-        if sharing == 1 and room[n] >= need:
-            score += 10000.0
+        score = extra[n] + bonus
         if availability == 1 and fits_idle:
             score += 1000.0
         if strategy == 0:

@@ -38,6 +38,10 @@ class Domains:
     leaf: Ints
     rank: Ints
     """Order of the domains by name."""
+    by_level: list[Ints]
+    """The domains of each level, in one piece: those of a lower level have higher numbers."""
+    inside: Ints
+    """(nodes,): the root for nodes in the tree, -1 for others."""
 
 
 def domains(record: TopologyRecord, session: Session) -> Domains:
@@ -45,28 +49,28 @@ def domains(record: TopologyRecord, session: Session) -> Domains:
     nodes = session.nodes
     keys = [level.label for level in record.levels]
     names, parents, levels = ["root"], [-1], [-1]
-    numbers: dict[tuple[int, str], int] = {}
-    member: list[tuple[int, list[str]]] = []
-    for column, found in enumerate(nodes.records):
-        if found is not None and all(k in found.labels for k in keys):
-            member.append((column, [found.labels[k] for k in keys]))
     at_level = np.full((max(len(keys), 1), nodes.usable.shape[0]), -1, np.int64)
-    above = {column: 0 for column, _ in member}
-    for i in range(len(keys)):
-        for column, values in member:
-            name = ".".join(values[: i + 1])
-            number = numbers.get((i, name))
+    members = [c for c, found in enumerate(nodes.records) if found is not None and all(k in found.labels for k in keys)]
+    above, path = dict.fromkeys(members, 0), dict.fromkeys(members, "")
+    for i, key in enumerate(keys):
+        numbers: dict[str, int] = {}
+        for column in members:
+            name = path[column] + nodes.records[column].labels[key]  # type: ignore[union-attr]
+            number = numbers.get(name)
             if number is None:
-                number = numbers[i, name] = len(names)
+                number = numbers[name] = len(names)
                 names.append(name)
                 parents.append(above[column])
                 levels.append(i)
             above[column] = number
-            at_level[i, column] = number
+            path[column] = name + "."
+        at_level[i, members] = list(above.values())
     rank = np.zeros(len(names), np.int64)
     rank[np.array(sorted(range(len(names)), key=lambda d: names[d]))] = np.arange(len(names))
     leaf = at_level[-1].copy() if keys else at_level[0]
-    return Domains(nodes.version, keys, names, np.array(levels), np.array(parents), at_level, leaf, rank)
+    level = np.array(levels)
+    by_level = [np.flatnonzero(level == i) for i in range(len(keys))]
+    return Domains(nodes.version, keys, names, level, np.array(parents), at_level, leaf, rank, by_level, np.where(leaf >= 0, 0, -1))
 
 
 @dataclass
@@ -86,6 +90,8 @@ class Topology:
         self.scores: dict[str, Floats] = {}
         """Subgroup -> score of each node, NaN for nodes that are not tried."""
         self.told = Told()
+        self._whole: dict[tuple[str, int], tuple[np.ndarray, int]] = {}
+        """For all nodes of the session: those inside the tree, and the domain that holds them all."""
 
     def reset(self) -> None:
         """A job is tried anew."""
@@ -143,10 +149,18 @@ class Topology:
             )
             self.told.code = "TopologyLevelNotFound"
             return
-        valid = (among == 1) & (tree.leaf >= 0)
-        common = self._common(tree, valid, low if low >= 0 else len(tree.labels))
+        deepest = low if low >= 0 else len(tree.labels)
+        if among is not self._session.everywhere:
+            valid = (among == 1) & (tree.leaf >= 0)
+            common = self._common(tree, valid, deepest)
+        else:
+            if (name, deepest) not in self._whole:
+                valid = (among == 1) & (tree.leaf >= 0)
+                self._whole[name, deepest] = valid, self._common(tree, valid, deepest)
+            valid, common = self._whole[name, deepest]
         inside = self._inside(tree, common)
-        free, pods, fits = self._room(tree, inside, tasks)
+        bottom = low if low >= 0 else high
+        free, pods, fits = self._room(tree, inside, tasks, max(bottom, int(tree.level[common])))
         whom = f" job <{job.key[0] if job.key[0] != 'default' else ''}/{job.name}>"
         if member.name not in ("", DEFAULT):
             whom += f", subgroup {member.name}"
@@ -156,21 +170,21 @@ class Topology:
             self.told.lines.append(f"{sentence}: not enough resources in {where} to allocate the job")
             self.told.code = self.told.code or "PodSchedulingErrors"
             return
-        order = self._order(tree, inside, free, tasks, low if low >= 0 else high)
+        order = self._order(tree, inside, free, bottom)
         if low >= 0:
-            self.scores[member.name] = self._scores(tree, order, inside, low)
+            self.scores[member.name] = self._scores(tree, order[low], low)
         relevant = self._relevant(low, high)
         wanted = self._pinned(tree, member, tasks, high) if high >= 0 else None
         found = False
         for level in relevant:
-            for d in order:
-                if tree.level[d] != level or not inside[d] or not fits[d] or (wanted is not None and not wanted[d]):
+            for d in order.get(level, ()):
+                if not fits[d] or (wanted is not None and not wanted[d]):
                     continue
                 found = True
                 yield (valid & ((tree.at_level[level] == d) if level >= 0 else (tree.leaf >= 0))).astype(np.uint8)
         if not found:
             last = relevant[-1]
-            for d in np.flatnonzero((tree.level == last) & (~fits)):
+            for d in np.flatnonzero((tree.level[: len(fits)] == last) & (~fits)):
                 if wanted is None or wanted[d]:
                     self.told.lines.append(self._short(tree, int(d), free, pods, tasks))
             self.told.lines.append(sentence)
@@ -202,13 +216,12 @@ class Topology:
             return np.ones(len(tree.names), np.uint8)
         inside = np.zeros(len(tree.names), np.uint8)
         inside[common] = 1
-        for d in range(common + 1, len(tree.names)):
-            if inside[tree.parent[d]]:
-                inside[d] = 1
+        for here in tree.by_level[int(tree.level[common]) + 1 :]:
+            inside[here] = inside[tree.parent[here]]
         return inside
 
-    def _room(self, tree: Domains, inside: Bytes, tasks: list[Pod]) -> tuple[Floats, Ints, np.ndarray]:
-        """(free, pods, fits) by domain: resources, how many of the pods fit, whether all do."""
+    def _room(self, tree: Domains, inside: Bytes, tasks: list[Pod], deepest: int) -> tuple[Floats, Ints, np.ndarray]:
+        """(free, pods, fits) by domain down to level ``deepest``: resources, how many of the pods fit, whether all do."""
         nodes = self._session.nodes
         size = nodes.allocatable.shape[0]
         first = tasks[0].shape
@@ -223,14 +236,17 @@ class Topology:
                 np.maximum(largest[: request.shape[0]], request, out=largest[: request.shape[0]])
                 total[: request.shape[0]] += request
         alike = same or self._alike(tasks)
-        free, pods = np.zeros((size, len(tree.names))), np.zeros(len(tree.names), np.int64)
+        count = int(tree.by_level[deepest][-1]) + 1 if deepest >= 0 and len(tree.by_level[deepest]) else 1
+        inside = inside[:count]
+        free, pods = np.zeros((size, count)), np.zeros(count, np.int64)
         shared = self._session.none
         if 0 < largest[GPU] < 1:
             memory = np.maximum(nodes.gpu_memory, 1)[:, None]
             shared = np.where(nodes.used > 0, np.maximum(0, memory - nodes.held + nodes.leaving) / memory, 0.0).sum(axis=1)
         sum_domains(
-            nodes.idle, nodes.releasing, inside, tree.leaf, tree.parent, largest, shared, int(alike), len(tasks), free, pods
-        )
+            nodes.idle, nodes.releasing, inside, tree.at_level[deepest] if deepest >= 0 else tree.inside, tree.parent,
+            largest, shared, int(alike), len(tasks), free, pods,
+        )  # fmt: skip
         self._total = total
         fits = (pods >= len(tasks)) & (inside == 1) if alike else self._ratio(free, total) <= 1
         if alike and not inside.all():
@@ -255,26 +271,21 @@ class Topology:
             parts = np.where(free[rows] > 0, total[rows][:, None] / free[rows], 1000.0)
         return parts.max(axis=0)
 
-    def _order(self, tree: Domains, inside: Bytes, free: Floats, tasks: list[Pod], deepest: int) -> list[int]:
-        """Domains from the top down, in each level the parents' order first, then the fullest, then by name."""
-        ratio = self._ratio(free, self._total)
+    def _order(self, tree: Domains, inside: Bytes, free: Floats, deepest: int) -> dict[int, list[int]]:
+        """By level down to ``deepest``: its domains in their parents' order first, then the fullest, then by name."""
         place = np.zeros(len(tree.names), np.int64)
-        found: list[int] = [0]
-        for level in range(len(tree.labels)):
-            here = np.flatnonzero((tree.level == level) & (inside == 1))
-            if not len(here):
-                continue
-            if level <= deepest + 1:
-                here = here[np.lexsort((tree.rank[here], -ratio[here], place[tree.parent[here]]))]
-            else:
-                here = here[np.argsort(place[tree.parent[here]], kind="stable")]
+        found: dict[int, list[int]] = {-1: [0] if inside[0] else []}
+        fullest = -self._ratio(free, self._total)
+        for level in range(deepest + 1):
+            here = tree.by_level[level]
+            here = here[inside[here] == 1]
+            here = here[np.lexsort((tree.rank[here], fullest[here], place[tree.parent[here]]))]
             place[here] = np.arange(len(here))
-            found += here.tolist()
+            found[level] = here.tolist()
         return found
 
-    def _scores(self, tree: Domains, order: list[int], inside: Bytes, level: int) -> Floats:
+    def _scores(self, tree: Domains, ordered: list[int], level: int) -> Floats:
         """Score of each node by the place of its domain at the preferred level: the emptiest counts most."""
-        ordered = [d for d in order if tree.level[d] == level and inside[d]]
         value = np.full(len(tree.names) + 1, np.nan)
         for i, d in enumerate(ordered):
             value[d] = int((i + 1) / len(ordered) * 10) * STEP
@@ -292,9 +303,8 @@ class Topology:
         for column in columns:
             if (d := int(tree.at_level[level, column])) >= 0:
                 wanted[d] = True
-        for d in range(1, len(tree.names)):
-            if tree.level[d] > level and wanted[tree.parent[d]]:
-                wanted[d] = True
+        for here in tree.by_level[level + 1 :]:
+            wanted[here] |= wanted[tree.parent[here]]
         return wanted
 
     def _short(self, tree: Domains, d: int, free: Floats, pods: Ints, tasks: list[Pod]) -> str:
@@ -302,7 +312,7 @@ class Topology:
         if self._alike(tasks):
             return f"<{name}>: node-group {name} can allocate only {int(pods[d])} of {len(tasks)} required pods"
         parts = []
-        for r in np.flatnonzero(self._total > free[:, d]):
+        for r in np.flatnonzero((self._total > 0) & (self._total > free[:, d])):
             if r == PODS:
                 continue
             what = SHORT.get(int(r), self._session.nodes.resources.values[int(r)])

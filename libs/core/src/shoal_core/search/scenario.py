@@ -39,14 +39,21 @@ class Accumulator:
             for pod in batch.pods:
                 self.gone[pod.node] = self.gone.get(pod.node, 0.0) + pod.accepted[2]
         self._jobs: set[int] = set()
+        self._rests = 0
+        """Rests of jobs that are to come again."""
 
     def _step(self) -> bool:
         while True:
+            full = self._most >= 0 and len(self._jobs) > self._most
+            if full and not self._rests:
+                return False
             view = self._victims.pop()
             if view is None:
                 return False
             job = view.job
-            if self._most >= 0 and id(job) not in self._jobs and len(self._jobs) > self._most:
+            if view.taken:
+                self._rests -= 1
+            if full and id(job) not in self._jobs:
                 continue
             self._jobs.add(id(job))
             pods, more = Remaining(job.root, view.taken).next_victims()
@@ -56,16 +63,20 @@ class Accumulator:
             if mine & self.recorded:
                 taken = view.taken | (self.recorded & job.pods.keys())
                 if Remaining(job.root, taken).next_victims()[0]:
-                    self._victims.push(View(job, taken))
+                    self._push(job, taken)
                 continue
             if more:
-                self._victims.push(View(job, view.taken | mine))
+                self._push(job, view.taken | mine)
             self.of_job.setdefault(id(job), []).append(len(self.batches))
             self.batches.append(Batch(job, pods))
             for pod in pods:
                 self.on_node.setdefault(pod.node, {})[id(job)] = None
                 self.gone[pod.node] = self.gone.get(pod.node, 0.0) + pod.accepted[2]
             return True
+
+    def _push(self, job: Job, taken: frozenset[str]) -> None:
+        self._victims.push(View(job, taken))
+        self._rests += 1
 
     def on(self, column: int) -> list[Batch]:
         """All batches of the jobs that have victims on the node."""
