@@ -11,6 +11,7 @@ from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
 from shoal_core.results import Eviction
 from shoal_core.rows import Job, Key, Pod, Vector
+from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
 from shoal_core.session import EVICTED, Session
@@ -27,6 +28,7 @@ class Evicting:
     def __init__(self, session: Session, walk: Walk, running: Sorted, pending: Sorted) -> None:
         self.session, self.walk, self.running, self.pending = session, walk, running, pending
         self._failures = Failures()
+        self._looks = Looks(session, walk, pending)
 
     # what the actions differ in
 
@@ -114,8 +116,8 @@ class Evicting:
         if may and not any(self.walk.refused(t) for t in tasks):
             self.prepare(job, chunk)
             search = Search(
-                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds, self.most,
-                self.running.spread(self.sources(job)),
+                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds,
+                self._looks, self.most, self.running.spread(self.sources(job)),
             )  # fmt: skip
             before = job.active
             found = search.run() if self.worth(job, chunk) else None
@@ -146,6 +148,7 @@ class Evicting:
                 self.message(pod, job), moved, *job.key, len(pods), self.details(pod, job),
             )  # fmt: skip
         session.commit_victims(evictions)
+        self._looks.forget()
         if any(not pod.node_name for pod in gone):
             self._pass_on(job)
         for key in {id(p.job): p.job for p in gone}.values():

@@ -40,6 +40,8 @@ class Walk:
         self.topology = Topology(session)
         self.dynamic = Dynamic(session)
         self.failure: Failure | None = None
+        self.plain = not session.numa and not session.cluster.avoiding
+        """Whether no pod keeps another from a node by more than what it uses."""
         self._predicates = "predicates" in plugins
         self._gate = "proportion" in plugins
         self._placement = "nodeplacement" in plugins
@@ -53,7 +55,6 @@ class Walk:
         self._later: np.ndarray = np.zeros(64, np.int64)
         self._no_preference = np.zeros_like(session.everywhere)
         self._too_big: dict[int, bool] = {}
-        self._plain = not session.numa and not session.cluster.avoiding
         self._allowed: dict[int, Bytes] = {}
 
     # the job
@@ -130,7 +131,7 @@ class Walk:
             first = tasks[done]
             shape = first.shape
             run = done + 1
-            if self._plain and not shape.shared and not shape.dynamic and not shape.claim_gpus and first.status == PENDING:
+            if self.plain and not shape.shared and not shape.dynamic and not shape.claim_gpus and first.status == PENDING:
                 if first.record.nominated_node:
                     run = done + 1
                 else:
@@ -176,7 +177,8 @@ class Walk:
             return self.session.cluster.claims.refused(pod.record, job.record.queue if job.record else "")
         return ""
 
-    def _mask(self, pod: Pod) -> Bytes:
+    def mask(self, pod: Pod) -> Bytes:
+        """Nodes that the pod may use by labels, taints and kind of device."""
         shape = pod.shape
         found = self._allowed.get(shape.number)
         if found is None:
@@ -234,7 +236,7 @@ class Walk:
         cpu_only = shape.cpu_only
         done = int(
             place_run(
-                nodes.idle, nodes.releasing, nodes.allocatable, among, self._mask(tasks[0]),
+                nodes.idle, nodes.releasing, nodes.allocatable, among, self.mask(tasks[0]),
                 nodes.cpu_only if cpu_only and self._by_kind else self._no_preference, nodes.room, extra, nodes.devices,
                 nodes.ranks(), self._request(shape), shape.rows, CPU if cpu_only else GPU, self._strategy(cpu_only),
                 self._available, int(self._sharing and shape.gpus == 0), int(later), 1, count, columns, waits,
@@ -252,7 +254,7 @@ class Walk:
         if self._refused(job, pod):
             return False
         extra, among = self._extra(leaf, pod, among)
-        allowed = self._mask(pod)
+        allowed = self.mask(pod)
         if self._predicates and self.dynamic.narrows(pod):
             allowed = allowed & self.dynamic.mask(pod)[0]
         if shape.memory and self._gate:

@@ -12,6 +12,7 @@ from shoal_core.placement.walk import Walk
 from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
+from shoal_core.search.likeness import Likeness, Looks, has_topology
 from shoal_core.search.scenario import Accumulator, Batch
 from shoal_core.session import Session
 from shoal_core.status import ACTIVE, PIPELINED, RELEASING, USED
@@ -53,11 +54,13 @@ class Search:
         victims: Callable[[], Victims],
         validate: Validator,
         bounds: Bounds,
+        looks: Looks,
         most: int = -1,
         spread: bool = True,
     ) -> None:
         self.session, self.walk, self.job = session, walk, job
         self._pending, self._victims, self._validate, self._bounds, self._most = pending, victims, validate, bounds, most
+        self._looks = looks
         self._spread = spread
         """Whether a candidate runs on more than one node."""
         self.free = session.nodes.free_gpus()
@@ -171,6 +174,8 @@ class Search:
         pending = frozenset(t.record.uid for t in tasks)
         recorded = frozenset(accumulator.recorded)
         began = self.session.units
+        self._in_vain: dict[Likeness, int] = {}
+        comparable = self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
         for chosen in generator(self, accumulator, tasks):
             if self._over() or (self._bounds.probe is not None and self.session.units - began >= self._bounds.probe):
                 return None
@@ -178,8 +183,13 @@ class Search:
             if mark in self._failed:
                 continue
             scenario = Scenario([*self.recorded, *chosen])
-            if filters.enough(scenario.batches) and self._simulate(scenario, probe, among):
-                return scenario
+            if filters.enough(scenario.batches):
+                look = self._looks.scenario(tasks, self.recorded_pods, chosen, among) if comparable else None
+                if look in self._in_vain:
+                    # It costs what the one like it did: budgets don't depend on what is known already.
+                    self.session.units += self._in_vain[look]
+                elif self._simulate(scenario, probe, among, look):
+                    return scenario
             self._failed.add(mark)
         return None
 
@@ -197,8 +207,9 @@ class Search:
                 state = 2
         return (order[0], state, order[2], order[3])
 
-    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray) -> bool:
+    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray, look: Likeness | None) -> bool:
         session, walk = self.session, self.walk
+        began = session.units
         pods = scenario.pods()
         if not pods:
             return False
@@ -226,6 +237,8 @@ class Search:
                 walk.place(job, job.chunk(False, session.least_memory)[0], among, later=True)
         if done and self._validate(scenario, probe):
             return True
+        if not done and look is not None:
+            self._in_vain[look] = session.units - began
         session.rollback(start)
         return False
 
