@@ -15,6 +15,8 @@ UNITS_PER_SECOND = 1_000.0
 ACTION_SECONDS, JOB_SECONDS = 300.0, 240.0
 PATIENCE = 1_000
 """What one probe may cost without a result where nothing is configured; about a second of the reference."""
+FRUITLESS = 2_500
+"""What all probes of a job, or all jobs of an action, may cost without a result where nothing is configured."""
 GENERATOR_SECONDS = {NODE_LOCAL_GREEDY: 30.0, MULTI_NODE_GANG: 120.0, "default": 120.0}
 NANO = 1e9
 _LONG = re.compile(r"(\d+\.?\d*|\.\d+)([dw])", re.ASCII)
@@ -149,4 +151,4 @@ def _budgets(config: Mapping[str, Any], rate: float) -> Budgets:
         name: units(given.get(name, default), seconds, f"maxGeneratorSearchDuration.{name}")
         for name, seconds in GENERATOR_SECONDS.items()
     }
-    return Budgets(action, job, least, generator, 0 if config else PATIENCE)
+    return Budgets(action, job, least, generator, *((0, 0) if config else (PATIENCE, FRUITLESS)))

@@ -44,7 +44,7 @@ class Shape:
     """What pods that are equal to the scheduler have in common."""
 
     __slots__ = (
-        "claim_gpus", "cpu_only", "devices", "dynamic", "fraction", "gpus", "kind", "legacy_mig", "memory",
+        "claim_gpus", "cpu_only", "devices", "dynamic", "figures", "fraction", "gpus", "kind", "legacy_mig", "memory",
         "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
     )  # fmt: skip
 
@@ -76,6 +76,8 @@ class Shape:
         """The request without GPUs, which shared devices are charged for by slot."""
         self.without_gpus[GPU] = 0.0
         self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
+        self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
+        """The request, as far as it asks for anything."""
         affinity = record.affinity
         self.dynamic = bool(
             record.host_ports

@@ -31,6 +31,8 @@ class Budgets:
     """By generator; ``default`` for those not named."""
     patience: int = 0
     """One probe (so many of the job's pods, one generator) gives up after so much without a result."""
+    fruitless: int = 0
+    """An action gives up for this cycle after so much without a result; the next one goes on with the jobs that had no turn."""
 
 
 @dataclass(frozen=True)

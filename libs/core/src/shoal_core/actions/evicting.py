@@ -28,6 +28,8 @@ class Evicting:
     def __init__(self, session: Session, walk: Walk, running: Sorted, pending: Sorted) -> None:
         self.session, self.walk, self.running, self.pending = session, walk, running, pending
         self._failures = Failures()
+        self._fruitless = 0
+        """Work of searches that found nothing."""
         self._looks = Looks(session, walk, pending)
 
     # what the actions differ in
@@ -89,7 +91,8 @@ class Evicting:
             if job.key in tried:
                 continue
             left = action - (session.units - began) if action else None
-            if left is not None and left <= 0 and not budgets.job_minimum:
+            spent = left is not None and left <= 0 and not budgets.job_minimum
+            if spent or (budgets.fruitless and self._fruitless >= budgets.fruitless):
                 # The next cycle goes on with those that had no turn.
                 session.cluster.tried[self.name] = tried | failed
                 return
@@ -119,11 +122,13 @@ class Evicting:
                 session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds,
                 self._looks, self.most, self.running.spread(self.sources(job)),
             )  # fmt: skip
-            before = job.active
+            before, units = job.active, session.units
             found = search.run() if self.worth(job, chunk) else None
             if found is not None and not (gang_is_whole(job) and job.active > before):
                 session.rollback(0)
                 found = None
+            if found is None:
+                self._fruitless += session.units - units
             if found is None and search.reason == STOPPED:
                 session.unfinished.append(job.key)
                 return
@@ -176,4 +181,4 @@ def _bounds(budgets: Budgets, left: int | None) -> Bounds:
     if left is not None:
         job = max(min(left, job if job is not None else left), budgets.job_minimum)
     by_name = {name: value or None for name, value in budgets.generator.items()}
-    return Bounds(job, by_name, budgets.patience or None)
+    return Bounds(job, by_name, budgets.patience or None, budgets.fruitless or None)

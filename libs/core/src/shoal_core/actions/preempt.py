@@ -32,6 +32,11 @@ class Preempt(Evicting):
         """The queue itself."""
         return [job.queue.name] if job.queue else []
 
+    def worth(self, job: Job, chunk: Vector) -> bool:
+        """Whether anything of lower priority runs in the queue: the last in its order."""
+        running = self.running.lists.get(job.queue.name) if job.queue else None
+        return bool(running) and running[-1][1].priority < job.priority
+
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """The queue's jobs of lower priority that ran long enough."""
         assert job.queue is not None

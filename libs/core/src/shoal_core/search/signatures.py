@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from shoal_core.gang import Member, PodSet
 from shoal_core.rows import Job, Pod
 from shoal_core.status import ACTIVE, PENDING
@@ -60,8 +58,7 @@ class Failures:
 
 
 def _requests(job: Job) -> list[tuple[float, ...]]:
-    found = [p.shape.request for p in job.pods.values() if p.status == PENDING]
-    return sorted(tuple(np.trim_zeros(v, "b").tolist()) for v in found)
+    return sorted(p.shape.figures for p in job.pods.values() if p.status == PENDING)
 
 
 def _within(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

@@ -35,11 +35,14 @@ class Scenario:
 
 @dataclass
 class Bounds:
-    """Units of work that are left; None: without bound."""
+    """Units of work; None: without bound."""
 
     job: int | None
     generator: dict[str, int | None]
     probe: int | None = None
+    """What one probe may cost without a result."""
+    fruitless: int | None = None
+    """What all of them may cost without a result."""
 
 
 class Search:
@@ -71,6 +74,7 @@ class Search:
         self.recorded_pods: list[Pod] = []
         self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
         self._began = session.units
+        self._wasted = 0
         self.reason = EXHAUSTED
 
     def _feasible(self) -> np.ndarray:
@@ -145,9 +149,10 @@ class Search:
         return low
 
     def _try(self, generator: Callable, tasks: list[Pod]) -> bool:
-        start = len(self.session.log)
+        start, began = len(self.session.log), self.session.units
         found = self._probe(generator, tasks)
         if found is None:
+            self._wasted += self.session.units - began
             return False
         gone = {p.record.uid for p in found.pods() if p.status in (RELEASING, PIPELINED)}
         self.recorded = [b for b in found.batches if any(p.record.uid in gone for p in b.pods)]
@@ -161,6 +166,11 @@ class Search:
             self.reason = STOPPED
             return True
         return self._limit is not None and self.session.units - self._generator_began >= self._limit
+
+    def _hopeless(self, spent: int) -> bool:
+        """Whether so much was spent in vain, by this probe or by all, that it gives up."""
+        probe, fruitless = self._bounds.probe, self._bounds.fruitless
+        return (probe is not None and spent >= probe) or (fruitless is not None and self._wasted + spent >= fruitless)
 
     def _probe(self, generator: Callable, tasks: list[Pod]) -> Scenario | None:
         """The first scenario in which these pods find their place, left simulated."""
@@ -177,7 +187,7 @@ class Search:
         self._in_vain: dict[Likeness, int] = {}
         comparable = self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
         for chosen in generator(self, accumulator, tasks):
-            if self._over() or (self._bounds.probe is not None and self.session.units - began >= self._bounds.probe):
+            if self._over() or self._hopeless(self.session.units - began):
                 return None
             mark = (pending, recorded, frozenset(p.record.uid for b in chosen for p in b.pods))
             if mark in self._failed:
