@@ -62,20 +62,27 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
 
     Victims are looked for from the other end: then ``chunk`` is nothing and ``taken`` what would be gone with the next.
     """
-    have, share, quota, allowance = queue.allocated, queue.share, queue.quota, queue.allowance
-    then = plus(have, chunk) if chunk is not NOTHING else have
-    over = share[0] < have[0] and share[1] < have[1] and share[2] < have[2]
-    starved = (
-        (then[0] <= quota[0] or quota[0] == UNLIMITED)
-        and (then[1] <= quota[1] or quota[1] == UNLIMITED)
-        and (then[2] <= quota[2] or quota[2] == UNLIMITED)
-    )
-    none = (allowance[0] == 0 and then[0] > 0) or (allowance[1] == 0 and then[1] > 0) or (allowance[2] == 0 and then[2] > 0)
-    after = plus(have, taken, -1.0) if taken is not None else then
+    have = queue.allocated
+    then = have if chunk is NOTHING else plus(have, chunk)
+    a, b, c = have
+    cpu, memory, gpus = then
+    share, quota, allowance = queue.share, queue.quota, queue.allowance
+    now = dominant_share(queue, have, total)
+    if taken is not None:
+        after = dominant_share(queue, plus(have, taken, -1.0), total)
+    else:
+        after = now if then is have else dominant_share(queue, then, total)
     tie = queue.tie
     if tie is None:
         tie = queue.tie = Tie(queue)
     return (
-        over, not starved, -queue.priority, none, dominant_share(queue, after, total), dominant_share(queue, have, total),
+        share[0] < a and share[1] < b and share[2] < c,
+        # Not below its quota:
+        (cpu > quota[0] != UNLIMITED) or (memory > quota[1] != UNLIMITED) or (gpus > quota[2] != UNLIMITED),
+        -queue.priority,
+        # It asks for what it may have nothing of:
+        (cpu > 0 == allowance[0]) or (memory > 0 == allowance[1]) or (gpus > 0 == allowance[2]),
+        after,
+        now,
         tie,
-    )  # fmt: skip
+    )
