@@ -44,9 +44,7 @@ class Room:
         how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
         shape, nodes = pod.shape, self.nodes
         request, gpus = shape.request, shape.gpus
-        if shape.shared:
-            request, gpus = shape.without_gpus, 0.0
-        elif pod.record.labels.get(labels.APP) == labels.RESERVATION_APP:
+        if shape.shared or pod.record.labels.get(labels.APP) == labels.RESERVATION_APP:
             request, gpus = shape.without_gpus, 0.0
         elif shape.claim_gpus:
             gpus += self.claimed(pod, column, sign)

@@ -70,7 +70,8 @@ def domains(record: TopologyRecord, session: Session) -> Domains:
     leaf = at_level[-1].copy() if keys else at_level[0]
     level = np.array(levels)
     by_level = [np.flatnonzero(level == i) for i in range(len(keys))]
-    return Domains(nodes.version, keys, names, level, np.array(parents), at_level, leaf, rank, by_level, np.where(leaf >= 0, 0, -1))
+    inside = np.where(leaf >= 0, 0, -1)
+    return Domains(nodes.version, keys, names, level, np.array(parents), at_level, leaf, rank, by_level, inside)
 
 
 @dataclass
