@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +115,11 @@ class CycleResult:
     """Changes of the staleness of gangs, to be written on their groups."""
     units: int = 0
     """Work done: places tried."""
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def digest(result: CycleResult) -> str:
+    """SHA-256 of the result as JSON: the same decisions and reasons have the same."""
+    return hashlib.sha256(_ENCODER.encode(result)).hexdigest()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shoal_contracts import state
 from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
-from shoal_core.status import ACTIVE, COUNTED, GONE, PENDING
+from shoal_core.status import ACTIVE, COUNTED, GONE, KIND, PENDING
 from shoal_core.vocabulary import CPU, GPU, MEMORY
 from shoal_model import labels
 
@@ -201,12 +201,12 @@ class Job:
         """Order in its queue (policy spec 3.2): priority, below its minimum first, age, name."""
         found = self.key_cache
         if found is None:
-            found = self.key_cache = (
-                -self.priority,
-                elasticity((leaf.active, leaf.minimum) for leaf in self.leaf_list),
-                self.created,
-                self.name,
-            )
+            if len(self.leaf_list) == 1:
+                active, minimum = self.leaf_list[0].active, self.leaf_list[0].minimum
+                state = 0 if active < minimum else 2 if active > minimum else 1
+            else:
+                state = elasticity((leaf.active, leaf.minimum) for leaf in self.leaf_list)
+            found = self.key_cache = (-self.priority, state, self.created, self.name)
         return found
 
     def chunk(self, real: bool, least_memory: float) -> tuple[list[Pod], Vector]:
@@ -244,7 +244,7 @@ def set_status(pod: Pod, status: int) -> None:
     old = pod.status
     pod.status = status
     job, leaf = pod.job, pod.leaf
-    if job is None or leaf is None:
+    if job is None or leaf is None or KIND[old] == KIND[status]:
         return
     leaf.count(old, -1)
     leaf.count(status, 1)

@@ -216,6 +216,10 @@ class Session:
         set_status(pod, RELEASING)
         pod.virtual = True
 
+    def reserving(self) -> bool:
+        """Whether a pod was given a place for later since the last commit."""
+        return any(change.kind == PLACED and change.pod.status == PIPELINED for change in self.log)
+
     def postpone(self, start: int) -> None:
         """What was placed for now since step ``start`` waits with the rest of its gang for what is being released."""
         for change in self.log[start:]:
@@ -315,8 +319,9 @@ class Session:
             cluster.rebuild_node(column)
         if void:
             self._start_reserved()
-        for key in {p.job.key for p in (*self.placed.values(), *self.later.values()) if p.job is not None}:
-            cluster.look_again(cluster.jobs[key])
+        for job in {id(p.job): p.job for p in (*self.placed.values(), *self.later.values())}.values():
+            if job is not None:
+                cluster.look_again(job)
         for eviction in self.result.evictions:
             cluster.look_again(cluster.jobs[eviction.namespace, eviction.group])
         self.result.units = self.units
@@ -366,7 +371,11 @@ class Session:
                 if pod.job is not None and pod.job.queue is not None:
                     pod.job.queue.charge_pending(pod.shape.vector)
         if void:
-            left = [replace(g, members=tuple(m for m in g.members if m.uid not in void)) for g in result.gangs]
+            left = [
+                g if void.isdisjoint(m.uid for m in g.members)
+                else replace(g, members=tuple(m for m in g.members if m.uid not in void))
+                for g in result.gangs
+            ]  # fmt: skip
             result.gangs = [g for g in left if g.members]
             result.evictions = [e for e in result.evictions if e.uid not in void]
         return void

@@ -20,3 +20,8 @@ USED = _group(ALLOCATED, PIPELINED, BINDING, BOUND, RUNNING, RELEASING, STUCK)
 """Charged to a node."""
 COUNTED = _group(ALLOCATED, BINDING, BOUND, RUNNING)
 """Counts as allocated in queues when a cycle begins."""
+KIND = tuple(
+    (status if status in (PENDING, GATED, RELEASING) else -1, ALIVE[status], ACTIVE[status], USED[status], COUNTED[status])
+    for status in range(len(NAMES))
+)
+"""Statuses of one kind count alike everywhere."""

@@ -6,7 +6,7 @@ from shoal_core.order.jobs import Serving
 from shoal_core.placement.walk import Walk
 from shoal_core.results import Gang
 from shoal_core.rows import Job, Pod
-from shoal_core.session import PLACED, Session
+from shoal_core.session import Session
 from shoal_core.settings import ALLOCATE
 from shoal_core.status import ACTIVE, PIPELINED
 
@@ -38,7 +38,7 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
 
 def _postpone(session: Session, job: Job, tasks: list[Pod]) -> bool:
     """A gang of which one member has to wait waits as a whole (policy spec 4.3)."""
-    if not any(c.kind == PLACED and c.pod.status == PIPELINED for c in session.log):
+    if not session.reserving():
         return False
     for leaf in job.leaf_list:
         waits = sum(p.status == PIPELINED for p in leaf.pods)

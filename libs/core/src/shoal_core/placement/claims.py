@@ -9,9 +9,8 @@ import msgspec
 
 from shoal_contracts.state import ObjectRecord, PodRecord, Requirement
 from shoal_core.placement.feasible import matches
+from shoal_core.placement.selectors import BadSelector, Device, Selectors
 
-Device = tuple[str, str, str]
-"""Driver, pool, name."""
 Key = tuple[str, str]
 MOST_CONSUMERS = 256
 MOST_DEVICES = 32
@@ -59,6 +58,7 @@ class Claims:
         self._claims: dict[Key, Claim] = {}
         self._classes: dict[str, dict[str, Any]] = {}
         self._slices: dict[str, dict[str, Any]] = {}
+        self._selectors = Selectors()
         self._references: dict[tuple[str, Device], int] = {}
         self._remembered: dict[tuple[str, Key], tuple[tuple[tuple[str, Device], ...], Any]] = {}
         self._counted: dict[str, tuple[str, tuple[Device, ...]]] = {}
@@ -76,6 +76,7 @@ class Claims:
                     self._remembered[uid, (record.namespace, record.name)] = (claim.results, claim.selector)
         elif record.type == SLICE:
             self._slices[record.name] = body.get("spec") or {}
+            self._selectors.forget()
         else:
             self._classes[record.name] = body.get("spec") or {}
         return True
@@ -145,14 +146,21 @@ class Claims:
                 for request, name in zip(claim.requests, classes, strict=False):
                     if name not in self._classes:
                         return f"device class {name} of claim {key[0]}/{key[1]}, request {request.get('name')}, does not exist"
-                    if self._selectors(request, name):
-                        return f"claim {key[0]}/{key[1]} selects devices by CEL, which is not supported yet"
+                    try:
+                        for expression in self._expressions(request):
+                            self._selectors.compiled(expression)
+                    except BadSelector as error:
+                        return f"claim {key[0]}/{key[1]}, request {request.get('name')}: {error}"
                 if len(classes) < len(claim.requests):
                     return f"claim {key[0]}/{key[1]} has requests other than exactly, which are not supported"
         return ""
 
-    def _selectors(self, request: Mapping[str, Any], name: str) -> bool:
-        return bool((request.get("exactly") or {}).get("selectors") or self._classes[name].get("selectors"))
+    def _expressions(self, request: Mapping[str, Any]) -> list[str]:
+        """CEL expressions that a device of the request has to meet: those of the class, then its own."""
+        exact = request.get("exactly") or {}
+        own = self._classes.get(str(exact.get("deviceClassName", "")), {})
+        given = [*(own.get("selectors") or ()), *(exact.get("selectors") or ())]
+        return [str((s.get("cel") or {}).get("expression", "")) for s in given]
 
     def unfit(self, pod: PodRecord, node: str, labels: Mapping[str, str]) -> str:
         """Why the claims can't be met on this node now; empty if they can."""
@@ -162,12 +170,15 @@ class Claims:
                 return f"resource claim {key[0]}/{key[1]} does not exist"
             if claim.results is not None:
                 if not _selected(claim.selector, node, labels):
-                    return f"devices of claim {key[1]} are on another node"
+                    return f"node(s) don't reach the devices of claim {key[1]}"
                 continue
             kept = self._kept(pod, key, taken, node, labels)
-            found = kept[0] if kept else self._solve(claim, node, labels, taken)
+            try:
+                found = kept[0] if kept else self._solve(claim, node, labels, taken)
+            except BadSelector as error:
+                return f"node(s) cannot allocate claim {key[1]}: {error}"
             if found is None:
-                return f"cannot allocate all claims on node {node}"
+                return f"node(s) lack free devices for claim {key[1]}"
             taken |= {device for _, device in found}
         return ""
 
@@ -184,7 +195,7 @@ class Claims:
         return found
 
     def _devices(self, node: str, labels: Mapping[str, str]) -> list[tuple[Device, Mapping[str, Any], bool]]:
-        """(device, its attributes, whether it is of this node alone) of all complete pools that the node reaches."""
+        """(device, its body, whether it is of this node alone) of all complete pools that the node reaches."""
         pools: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for name in sorted(self._slices):
             spec = self._slices[name]
@@ -207,30 +218,44 @@ class Claims:
                 for device in spec.get("devices") or ():
                     if device.get("consumesCounters"):
                         continue
-                    found.append(((driver, pool, str(device.get("name"))), device.get("attributes") or {}, local))
+                    found.append(((driver, pool, str(device.get("name"))), device, local))
         return found
 
     def _solve(
         self, claim: Claim, node: str, labels: Mapping[str, str], taken: set[Device]
     ) -> tuple[tuple[str, Device], ...] | None:
-        """Devices for every request of the claim, the first that fit; None if there are none."""
+        """Devices for every request of the claim, the first that fit; None if there are none. Raises BadSelector."""
         there = self._devices(node, labels)
-        free = [d for d in there if d[0] not in taken]
-        wanted: list[str] = []
+        wanted: list[tuple[str, list[int]]] = []
         for request in claim.requests:
-            exact = request.get("exactly") or {}
+            exact, name = request.get("exactly") or {}, str(request.get("name"))
+            expressions = self._expressions(request)
+            meant = [
+                i
+                for i, (device, body, _) in enumerate(there)
+                if all(self._selectors.match(e, device, body) for e in expressions)
+            ]
             if exact.get("adminAccess"):
                 return None
-            if exact.get("allocationMode") == "All":
-                if len(free) < len(there) or not there:
-                    return None
-                wanted += [str(request.get("name"))] * len(there)
+            free = [i for i in meant if there[i][0] not in taken]
+            if exact.get("allocationMode") != "All":
+                wanted += [(name, free)] * min(self._number(exact), MOST_DEVICES + 1)
+            elif len(free) == len(meant) > 0:
+                wanted += [(name, [i]) for i in free]
             else:
-                wanted += [str(request.get("name"))] * min(self._number(exact), MOST_DEVICES + 1)
-        if len(wanted) > min(MOST_DEVICES, len(free)):
+                return None
+        if len(wanted) > MOST_DEVICES:
             return None
         alike: list[Mapping[str, Any]] = [*(((claim.body.get("spec") or {}).get("devices") or {}).get("constraints") or [])]
-        return _search(wanted, free, alike)
+        return _search(wanted, there, alike)
+
+    def _solved(
+        self, claim: Claim, node: str, labels: Mapping[str, str], taken: set[Device]
+    ) -> tuple[tuple[str, Device], ...] | None:
+        try:
+            return self._solve(claim, node, labels, taken)
+        except BadSelector:
+            return None
 
     # who holds what
 
@@ -254,7 +279,7 @@ class Claims:
                 kept = self._kept(pod, key, taken, node, labels)
                 if kept:
                     claim.results, claim.selector = kept
-                elif found := self._solve(claim, node, labels, taken):
+                elif found := self._solved(claim, node, labels, taken):
                     local = any(s.get("nodeName") == node for s in self._slices.values())
                     claim.results = found
                     claim.selector = (
@@ -372,11 +397,11 @@ def _selected(selector: Any, node: str, labels: Mapping[str, str]) -> bool:
 
 
 def _search(
-    wanted: list[str], free: list[tuple[Device, Mapping[str, Any], bool]], alike: list[Mapping[str, Any]]
+    wanted: list[tuple[str, list[int]]],
+    there: list[tuple[Device, Mapping[str, Any], bool]],
+    alike: list[Mapping[str, Any]],
 ) -> tuple[tuple[str, Device], ...] | None:
-    """Depth first, in order, with backtracking only where attributes have to match."""
-    if not alike:
-        return tuple((name, free[i][0]) for i, name in enumerate(wanted))
+    """Depth first, in order, with backtracking: each of ``wanted`` gets one of its devices, all of them different."""
     steps = 0
     chosen: list[int] = []
 
@@ -384,7 +409,9 @@ def _search(
         for rule in alike:
             attribute, names = rule.get("matchAttribute"), rule.get("requests") or ()
             values = [
-                free[c][1].get(str(attribute)) for c, name in zip(chosen, wanted, strict=False) if not names or name in names
+                _value(there[c], str(attribute))
+                for c, (name, _) in zip(chosen, wanted, strict=False)
+                if not names or name in names
             ]
             if attribute is None or None in values or any(v != values[0] for v in values):
                 return False
@@ -392,17 +419,32 @@ def _search(
 
     def deeper() -> bool:
         nonlocal steps
-        if len(chosen) == len(wanted):
+        at = len(chosen)
+        if at == len(wanted):
             return True
-        for i in range(len(free)):
+        name, meant = wanted[at]
+        # Devices of one request are interchangeable: they are taken in order.
+        after = chosen[-1] if at and wanted[at - 1][0] == name else -1
+        for i in meant:
+            if i <= after or i in chosen:
+                continue
             steps += 1
             if steps > MOST_STEPS:
                 return False
-            if i not in chosen:
-                chosen.append(i)
-                if good() and deeper():
-                    return True
-                chosen.pop()
+            chosen.append(i)
+            if good() and deeper():
+                return True
+            chosen.pop()
         return False
 
-    return tuple((name, free[c][0]) for c, name in zip(chosen, wanted, strict=True)) if deeper() else None
+    if not deeper():
+        return None
+    return tuple((name, there[c][0]) for c, (name, _) in zip(chosen, wanted, strict=True))
+
+
+def _value(found: tuple[Device, Mapping[str, Any], bool], attribute: str) -> Any:
+    """The attribute of a device; names without a domain are those of its driver."""
+    given = found[1].get("attributes") or {}
+    domain, _, own = attribute.rpartition("/")
+    value = given.get(attribute)
+    return given.get(own) if value is None and domain == found[0][0] else value

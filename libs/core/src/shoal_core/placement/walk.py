@@ -53,9 +53,12 @@ class Walk:
         self._claims = "dynamicresources" in plugins
         self._columns: np.ndarray = np.zeros(64, np.int64)
         self._later: np.ndarray = np.zeros(64, np.int64)
+        self._slots: np.ndarray = np.zeros(16, np.int64)
         self._no_preference = np.zeros_like(session.everywhere)
         self._too_big: dict[int, bool] = {}
         self._allowed: dict[int, Bytes] = {}
+        self._unfit: dict[str, int] = {}
+        """Nodes with room that the last pod could not use, by reason."""
 
     # the job
 
@@ -129,6 +132,7 @@ class Walk:
         done = 0
         while done < len(tasks):
             first = tasks[done]
+            self._unfit = {}
             shape = first.shape
             run = done + 1
             if self.plain and not shape.shared and not shape.dynamic and not shape.claim_gpus and first.status == PENDING:
@@ -251,7 +255,7 @@ class Walk:
     def _one(self, job: Job, leaf: PodSet, pod: Pod, among: Bytes, later: bool) -> bool:
         """Place one pod with everything that may matter for it."""
         session, nodes, shape, cluster = self.session, self.session.nodes, pod.shape, self.session.cluster
-        if self._refused(job, pod):
+        if shape.dynamic and self._refused(job, pod):
             return False
         extra, among = self._extra(leaf, pod, among)
         allowed = self.mask(pod)
@@ -267,10 +271,12 @@ class Walk:
                 return False
             name = nodes.name(column)
             record = nodes.records[column]
-            bad = claims and record is not None and bool(cluster.claims.unfit(pod.record, name, record.labels))
-            bad = bad or (session.numa and cluster.numa.refuses(name, pod.record))
-            if not bad:
+            unfit = cluster.claims.unfit(pod.record, name, record.labels) if claims and record is not None else ""
+            if not unfit and session.numa and cluster.numa.refuses(name, pod.record):
+                unfit = "node(s) cannot align the pod's resources under their Topology Manager policy"
+            if not unfit:
                 break
+            self._unfit[unfit] = self._unfit.get(unfit, 0) + 1
             if not owned:
                 allowed, owned = allowed.copy(), True
             allowed[column] = 0
@@ -302,7 +308,9 @@ class Walk:
         _session, nodes, shape = self.session, self.session.nodes, pod.shape
         request = self._request(shape)
         if shape.shared:
-            out = np.zeros(2 + shape.devices, np.int64)
+            if shape.devices + 2 > self._slots.shape[0]:
+                self._slots = np.zeros(shape.devices + 2, np.int64)
+            out = self._slots
             column = int(
                 place_shared(
                     nodes.idle, nodes.releasing, nodes.allocatable, among, allowed, nodes.room, extra, nodes.devices,
@@ -311,7 +319,7 @@ class Walk:
                     self._sharing, self._device_order, PODS if self._predicates else -1, int(later), out,
                 )
             )  # fmt: skip
-            return column, bool(out[0]), out[2:].tolist() if column >= 0 else []
+            return column, bool(out[0]), out[2 : 2 + shape.devices].tolist() if column >= 0 else []
         cpu_only = shape.cpu_only
         if shape.claim_gpus:
             allowed, request = self._discounted(pod, allowed, request, among)
@@ -347,6 +355,6 @@ class Walk:
         narrowed, rule = None, ""
         if self._predicates and self.dynamic.narrows(pod):
             narrowed, rule = self.dynamic.mask(pod)
-        counted = reasons.no_node(self.session, pod, among, narrowed, rule)
+        counted = reasons.no_node(self.session, pod, among, narrowed, rule) | self._unfit
         text = reasons.no_node_text(counted, int(among.sum()))
         self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})
