@@ -26,6 +26,7 @@ from core_cases import CASES, NOW, World
 from shoal_core import Cluster, CycleResult, Session, run, warm
 from shoal_core.configuration import read
 from shoal_core.cycle import cycle
+from shoal_scheduler.policy import COLLECTION
 
 STEADY = 5
 
@@ -108,6 +109,7 @@ def measure(case: str, nodes: int, out: multiprocessing.Queue[dict[str, object]]
     _ = cluster.tree
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTION)
     first, result = timed(cluster, NOW, verbose=True)
     decided = (sum(len(g.members) for g in result.gangs), len(result.evictions), len(result.reserved), len(result.waiting))
     steady, deltas = [], []

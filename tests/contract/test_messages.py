@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_contracts import decision, export, queries, state, subjects
+from shoal_contracts import decision, export, journal, queries, state, subjects
 from shoal_contracts.base import Message, encode, kind_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,22 @@ SAMPLES: list[Message] = [
     decision.GangGo(gang="g", epoch=1, members=["u"]),
     decision.Epoch(epoch=3, holder="me"),
     decision.Outcome(decision="1-1-1", sequence=4, uid="u", result=decision.Result.BOUND),
+    journal.Input(
+        epoch=1,
+        cycle=2,
+        steps=[
+            journal.Applied(record=state.PriorityClassRecord(name="train", value=50)),
+            journal.Removed(what="pod", namespace="ns", name="p"),
+            journal.Assumed(uid="u", node="n"),
+            journal.AssumedGone(uid="u"),
+            journal.Forgotten(uid="u"),
+            journal.Barred(uid="u", barred=True),
+        ],
+        last=True,
+        now=1.5,
+        settings={"actions": ["allocate"]},
+    ),
+    journal.Decided(epoch=1, cycle=2, digest="0" * 64, starts=3),
     queries.HealthRequest(),
     queries.HealthReply(service="s", instance="i", ready=False, waiting_for=["bus"]),
     queries.Problem(error="no"),

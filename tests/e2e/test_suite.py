@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -366,3 +367,22 @@ async def test_the_references_manifests_unmodified(suite: Suite, api: Api) -> No
             capture_output=True,
             check=False,
         )
+
+
+async def test_every_cycle_of_the_scheduler_comes_to_the_same_again(suite: Suite, api: Api, space: str) -> None:
+    await api.post(pods_path(space), workload.pod("logged", space, queue=space))
+    await running(api, space, 1)
+    where = ["--nats", suite.bus.url, "--password-file", str(suite.bus.password_file("auditor"))]
+
+    def shoal(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "shoal_client", *arguments]
+        return subprocess.run(command, input=given, capture_output=True, timeout=120, check=False)
+
+    log = await asyncio.to_thread(shoal, "log", *where)
+    assert log.returncode == 0, log.stderr
+    again = await asyncio.to_thread(shoal, "replay", "-", given=log.stdout)
+    assert again.returncode == 0, again.stdout
+    found = re.fullmatch(rb"(\d+) of (\d+) cycles came to the same; (\d+) messages skipped\n", again.stdout)
+    assert found is not None, again.stdout
+    assert int(found[1]) > 0
+    assert int(found[3]) == 0

@@ -67,7 +67,7 @@ def test_certificates_are_signed_by_their_authority_and_keys_are_private(tmp_pat
 
 
 def test_each_service_has_a_user_of_its_own_with_least_rights() -> None:
-    assert set(PERMISSIONS) == {*SERVICES, "user"}
+    assert set(PERMISSIONS) == {*SERVICES, "user", "auditor"}
     text = json.loads(configuration({name: f"secret-{name}" for name in PERMISSIONS}))
     users = {u["user"]: u["permissions"] for u in text["authorization"]["users"]}
     may = {name: set(p["publish"]) for name, p in users.items()}

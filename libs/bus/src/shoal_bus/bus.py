@@ -10,7 +10,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js import errors as js_errors
 
-from shoal_bus import consume, follow, publish
+from shoal_bus import consume, follow, history, publish
 from shoal_bus.connection import BusConfig, Callback, Connection, opened
 from shoal_bus.ensure import ensure_consumer, ensure_stream
 from shoal_bus.errors import Unavailable
@@ -75,6 +75,11 @@ class Bus:
         """Store one message; returns its sequence. Raises Conflict, Unavailable, Unknown."""
         item = publish.Item(subject, publish.body(message), headers or {}, expect, expect_subject, msg_id, ttl)
         return await publish.publish(self._connection, item)
+
+    async def history(self, stream: str, filters: Sequence[str]) -> AsyncIterator[bytes]:
+        """The messages that a stream holds, in order, once. Raises Unavailable."""
+        async for message in history.history(self._connection, stream, filters):
+            yield message.data
 
     async def publish_many(self, items: Sequence[publish.Item], window: int = 512) -> list[int]:
         """Store many in a pipeline, not atomic; returns their sequences. Raises as ``publish``."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from shoal_contracts import decision, events, queries, state, streams
+from shoal_contracts import decision, events, journal, queries, state, streams
 from shoal_contracts.base import kind_of
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -75,6 +75,10 @@ CHANNELS = (
     Channel(
         "event.group", "shoal.v1.event.{shard}.{queue}.group.{what}.{namespace}.{name}", events.GroupCloudEvent,
         ("scheduler",), ("users",), "SHOAL_EVENT",
+    ),
+    Channel("log.input", "shoal.v1.log.{shard}.input", journal.Input, ("scheduler",), ("shoal replay",), "SHOAL_LOG"),
+    Channel(
+        "log.decision", "shoal.v1.log.{shard}.decision", journal.Decided, ("scheduler",), ("shoal replay",), "SHOAL_LOG"
     ),
     Channel(
         "query.health", "shoal.v1.q.{service}.health", queries.HealthReply,

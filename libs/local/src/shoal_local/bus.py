@@ -37,6 +37,7 @@ PERMISSIONS: dict[str, list[str]] = {
         "shoal.v1.outcome.>", "shoal.v1.event.>", "$JS.ACK.SHOAL_DECISION.>", *_reader("SHOAL_DECISION"),
     ],
     "gpu-reservation": [*_reader("SHOAL_STATE")],
+    "auditor": [*_reader("SHOAL_LOG")],
     "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
 }  # fmt: skip
 """User -> subjects that it may publish to; all may answer requests and use their own inbox."""
@@ -46,7 +47,7 @@ def configuration(passwords: dict[str, str]) -> str:
     """The server's configuration with one user for each entry."""
     users = []
     for name, password in sorted(passwords.items()):
-        subscribe = [f"_INBOX_{name}.>"] + ([f"shoal.v1.q.{name}.>"] if name != "user" else [])
+        subscribe = [f"_INBOX_{name}.>"] + ([f"shoal.v1.q.{name}.>"] if name not in ("user", "auditor") else [])
         permissions = {"publish": PERMISSIONS[name], "subscribe": subscribe, "allow_responses": True}
         users.append({"user": name, "password": password, "permissions": permissions})
     return json.dumps({"authorization": {"users": users}, "max_payload": 1 << 20}, indent=1)

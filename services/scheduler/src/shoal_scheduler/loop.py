@@ -24,9 +24,10 @@ from shoal_model import labels, objects
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
 from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
+from shoal_scheduler.journal import Journal
 from shoal_scheduler.ledger import Assume, AssumeGone, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
 from shoal_scheduler.marks import Marks
-from shoal_scheduler.policy import prepared, settings
+from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
@@ -51,6 +52,7 @@ class Loop:
         self._context, self._kube, self._election = context, kube, election
         self._reporter, self._marks, self._events = reporter, marks, events
         self._cluster = Cluster(settings(context.config))
+        self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry)
         self._membership = Membership()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
@@ -81,9 +83,11 @@ class Loop:
             await self._complete.wait()
             await self._take_over()
             self._tasks.create_task(self._follow_outcomes())
+            self._tasks.create_task(self._journal.run())
             self._context.have("state")
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*COLLECTION)
             while True:
                 await self._turn()
 
@@ -140,6 +144,7 @@ class Loop:
         epoch = await self._election.raise_epoch(above) if self._election else above + 1
         at = await take_epoch(bus, shard, epoch, self._context.identity, self._context.clock.now())
         self._committer = Committer(bus, shard, epoch, at)
+        self._journal.epoch = epoch
         metrics.EPOCH.set(epoch)
         return epoch
 
@@ -213,7 +218,7 @@ class Loop:
         for uid, until in list(self._holds.items()):
             if until <= now:
                 del self._holds[uid]
-                self._cluster.bar(uid, False)
+                self._journal.bar(uid, False)
         await self._close()
         metrics.OPEN.set(len(self._ledger.entries))
         if not changed and not self._cluster.waiting and not self._cluster.doubtful:
@@ -230,9 +235,10 @@ class Loop:
 
     async def _decide(self) -> CycleResult:
         began = self._context.clock.monotonic()
-        result = await asyncio.get_running_loop().run_in_executor(
-            self._worker, lambda: cycle(self._cluster, now=self._context.clock.now())
-        )
+        now = self._context.clock.now()
+        self._journal.begins(self._cycle, now)
+        result = await asyncio.get_running_loop().run_in_executor(self._worker, lambda: cycle(self._cluster, now=now))
+        self._journal.ended(self._cycle, result)
         self._cycle += 1
         metrics.CYCLES.inc()
         metrics.CYCLE_SECONDS.observe(self._context.clock.monotonic() - began)
@@ -263,13 +269,13 @@ class Loop:
             case QueueRecord() as queue:
                 if queue.preempt_min_runtime or queue.reclaim_min_runtime:
                     self._marks.starts = True
-                self._cluster.apply(queue)
+                self._journal.apply(queue)
             case GroupRecord() as group:
                 self._reporter.groups[group.namespace, group.name] = group
-                self._cluster.apply(group)
+                self._journal.apply(group)
                 if pod := self._membership.group(group):
                     self._implied.add(pod.uid)
-                    self._cluster.apply(prepared(pod))
+                    self._journal.apply(prepared(pod))
             case None:
                 if news.kind == "pod":
                     namespace, name = news.names
@@ -281,9 +287,9 @@ class Loop:
                     self._membership.group_gone(namespace, name)
                     self._reporter.groups.pop((namespace, name), None)
                     self._reporter.forget((namespace, name))
-                self._cluster.remove(news.kind, *(news.names if len(news.names) == 2 else ("", *news.names)))
+                self._journal.remove(news.kind, *(news.names if len(news.names) == 2 else ("", *news.names)))
             case record:
-                self._cluster.apply(record)
+                self._journal.apply(record)
 
     def _pod(self, pod: PodRecord, news: News) -> None:
         before = self._cluster.uid_of.get((pod.namespace, pod.name))
@@ -294,7 +300,7 @@ class Loop:
             self._implied.add(pod.uid)
         else:
             self._implied.discard(pod.uid)
-        self._cluster.apply(prepared(filled))
+        self._journal.apply(prepared(filled))
         if pod.scheduler_name != self._cluster.scheduler_name:
             return
         self._reporter.pods[pod.uid] = pod
@@ -321,16 +327,16 @@ class Loop:
         for instruction in instructions:
             match instruction:
                 case Assume(uid, node):
-                    self._cluster.assume(uid, node)
+                    self._journal.assume(uid, node)
                 case AssumeGone(uid):
-                    self._cluster.assume_gone(uid)
+                    self._journal.assume_gone(uid)
                 case Forget(uid):
-                    self._cluster.forget(uid)
+                    self._journal.forget(uid)
                 case Close(uid, seq):
                     self._closing[uid] = seq
                 case Hold(uid, seconds):
                     self._holds[uid] = self._context.clock.monotonic() + seconds
-                    self._cluster.bar(uid, True)
+                    self._journal.bar(uid, True)
                 case Touch(decision):
                     self._tasks.create_task(self._touch(decision))
                 case Go(gang, members):

@@ -14,3 +14,4 @@ BOUND_SECONDS = Histogram(
     "shoal_decision_to_seen_seconds", "From commit to the API showing it", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 )
 EPOCH = Gauge("shoal_epoch", "Epoch of this leader")
+LOG_DROPPED = Counter("shoal_log_steps_dropped", "Steps that the log lacks because the bus did not take them in time")

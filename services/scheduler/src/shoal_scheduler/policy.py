@@ -14,6 +14,9 @@ from shoal_core.settings import Settings
 if TYPE_CHECKING:
     from shoal_scheduler.app import Config
 
+COLLECTION = (100_000, 20, 100)
+"""Thresholds of the garbage collector: what a cycle makes is free of circles, looking for some costs a tenth of its time."""
+
 
 def settings(config: Config) -> Settings:
     """The policy's settings of the service's configuration. Raises BadConfiguration."""
