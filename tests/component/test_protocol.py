@@ -274,7 +274,7 @@ class Protocol(RuleBasedStateMachine):
         stored = self.stream.commit([("_epoch", self.lease_epoch, 0)])
         assert stored is not None
         self.leader.epoch, self.leader.fence, self.leader.incarnation = self.lease_epoch, stored[0], self.stream.incarnation
-        self.do(self.leader.ledger.stream_lost(self.now))
+        self.do(self.leader.ledger.stream_lost())
 
     @rule()
     def stream_is_emptied_and_the_leader_dies(self) -> None:

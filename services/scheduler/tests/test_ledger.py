@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shoal_contracts.decision import Decision, Outcome, Result, Verb
 from shoal_scheduler.ledger import FIRST_HOLD, Assume, Close, Forget, Go, Hold, Ledger, Phase, Touch
 
 
-def decision(uid: str = "u", number: int = 1, gang: str = "", staged: bool = False) -> Decision:
+def decision(uid: str = "u", number: int = 1, gang: str = "", groups: tuple[str, ...] = ()) -> Decision:
     return Decision(
         id=f"d-{uid}-{number}", epoch=1, verb=Verb.BIND, uid=uid, namespace="ns", pod=uid, node="n1", group="g", queue="q",
-        gang=gang, staged=staged,
+        gang=gang, staged=bool(gang), gang_size=2 if gang else 0, gpu_groups=list(groups),
     )  # fmt: skip
+
+
+def staged(ledger: Ledger) -> list[Decision]:
+    """A staged gang of two, committed."""
+    members = [decision(uid, gang="gang") for uid in ("a", "b")]
+    ledger.decided(members, 0.0)
+    for seq, member in enumerate(members, 5):
+        ledger.committed(member.uid, seq, 0.0)
+    return members
 
 
 def outcome(of: Decision, result: Result) -> Outcome:
@@ -88,24 +99,78 @@ def test_the_outcome_of_another_decision_says_nothing() -> None:
 
 def test_a_staged_gang_goes_once_all_are_prepared() -> None:
     ledger = Ledger(10.0)
-    members = [decision(uid, gang="gang", staged=True) for uid in ("a", "b")]
-    ledger.decided(members, 0.0)
-    for seq, member in enumerate(members, 5):
-        ledger.committed(member.uid, seq, 0.0)
+    members = staged(ledger)
     assert ledger.outcome(outcome(members[0], Result.PREPARED), 1.0) == []
     assert ledger.outcome(outcome(members[1], Result.PREPARED), 1.0) == [Go("gang", ("a", "b"))]
     assert ledger.outcome(outcome(members[1], Result.PREPARED), 1.0) == []
 
 
+@pytest.mark.parametrize("result", [Result.REFUSED, Result.STALE, Result.GONE])
+def test_a_staged_gang_that_loses_a_member_before_it_goes_is_given_up_whole(result: Result) -> None:
+    ledger = Ledger(10.0)
+    one, two = staged(ledger)
+    ledger.outcome(outcome(one, Result.PREPARED), 1.0)
+    found = ledger.outcome(outcome(two, result), 2.0)
+    assert Touch(one) in found
+    assert not any(isinstance(i, Go) for i in found)
+    assert ledger.outcome(outcome(two, Result.PREPARED), 3.0) == [], "it can't go any more"
+    assert ledger.touched(one, "", 4.0) == [Forget("a"), Close("a", 5)]
+
+
+def test_a_staged_gang_of_which_a_chunk_was_not_stored_is_given_up_whole() -> None:
+    ledger = Ledger(10.0)
+    members = [decision(uid, gang="gang") for uid in ("a", "b")]
+    ledger.decided(members, 0.0)
+    ledger.committed("a", 5, 0.0)
+    assert ledger.not_committed("b") == [Forget("b"), Touch(members[0])]
+
+
+def test_a_gang_that_went_is_not_broken_by_a_refused_member() -> None:
+    ledger = Ledger(10.0)
+    one, two = staged(ledger)
+    ledger.outcome(outcome(one, Result.PREPARED), 1.0)
+    ledger.outcome(outcome(two, Result.PREPARED), 1.0)
+    assert ledger.outcome(outcome(one, Result.REFUSED), 2.0) == [Touch(one)]
+
+
+def test_preparations_have_more_time() -> None:
+    ledger, found = opened(decision(groups=("g",)))
+    assert ledger.tick(11.0) == []
+    assert ledger.tick(61.0) == [Touch(found)]
+
+
+def test_a_gang_that_went_has_the_time_of_a_binding() -> None:
+    ledger = Ledger(10.0)
+    one, two = staged(ledger)
+    assert ledger.tick(11.0) == []
+    for member in (one, two):
+        ledger.outcome(outcome(member, Result.PREPARED), 30.0)
+    assert ledger.tick(39.0) == []
+    assert ledger.tick(41.0) == [Touch(one), Touch(two)]
+
+
+def test_a_staged_gang_that_the_stream_holds_in_part_is_given_up_at_takeover() -> None:
+    ledger = Ledger(10.0)
+    found = decision("a", gang="gang")
+    assert ledger.adopt(found, 7, 0.0) == [Assume("a", "n1")]
+    assert ledger.adopted() == [Touch(found)]
+
+
+def test_a_staged_gang_that_had_gone_is_adopted_in_part() -> None:
+    ledger = Ledger(10.0)
+    ledger.adopt(decision("a", gang="gang"), 7, 0.0, went=True)
+    assert ledger.adopted() == []
+
+
 def test_what_the_stream_holds_at_takeover_counts_as_placed() -> None:
     ledger = Ledger(10.0)
-    assert ledger.adopt(decision(), 7, 0.0) == [Assume("u", "n1")]
+    assert ledger.adopt(decision(groups=("g",)), 7, 0.0) == [Assume("u", "n1", ("g",))]
     assert (ledger.expected("u"), ledger.is_open("u")) == (7, True)
 
 
 def test_a_lost_stream_gives_every_open_decision_up() -> None:
     ledger, found = opened()
-    assert ledger.stream_lost(1.0) == [Touch(found)]
+    assert ledger.stream_lost() == [Touch(found)]
     assert ledger.expected("u") == 0
     assert ledger.touched(found, "", 2.0) == [Forget("u")], "there is no record left to close"
 

@@ -81,8 +81,8 @@ def _take(cluster: Cluster, step: Step) -> None:
             cluster.apply(record)
         case Removed(what=what, namespace=namespace, name=name):
             cluster.remove(what, namespace, name)
-        case Assumed(uid=uid, node=node):
-            cluster.assume(uid, node)
+        case Assumed(uid=uid, node=node, groups=groups):
+            cluster.assume(uid, node, tuple(groups))
         case AssumedGone(uid=uid):
             cluster.assume_gone(uid)
         case Forgotten(uid=uid):

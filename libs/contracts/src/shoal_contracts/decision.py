@@ -32,10 +32,19 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     queue: str = ""
     gang: str = ""
     """Id of the gang whose ``GangGo`` a staged decision waits for; empty: go at once."""
+    gang_size: int = 0
+    """So many members the staged gang has."""
     staged: bool = False
     annotations: dict[str, str] = {}
     """Merged into the pod in the same write as the binding."""
+    labels: dict[str, str] = {}
+    """Set on the pod before its binding."""
     gpu_groups: list[str] = []
+    """Shared GPUs on the node that it gets a part of each of; a group that nobody uses yet is a device to be reserved."""
+    portion: float = 0.0
+    """Part of each shared GPU."""
+    memory_mib: int = 0
+    """Memory of each shared GPU that it gets."""
     reason: str = ""
     """For an eviction: for whom and by which rule."""
     at: float = 0.0

@@ -33,6 +33,8 @@ class Assumed(_Step, frozen=True, kw_only=True):
 
     uid: str
     node: str
+    groups: list[str] = []
+    """Shared GPUs that it uses there."""
 
 
 class AssumedGone(_Step, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ A dot in a name is written ``=2e``; so are the other characters that a token can
 from __future__ import annotations
 
 import re
+import zlib
 
 ROOT = "shoal.v1"
 DEFAULT_SHARD = "default"
@@ -80,6 +81,20 @@ def log(what: str, *, shard: str = DEFAULT_SHARD) -> str:
 def query(service: str, verb: str) -> str:
     """Subject of a request/reply endpoint."""
     return f"{ROOT}.q.{service}.{verb}"
+
+
+GPU_PARTITIONS = 16
+"""Into so many parts the nodes are divided; each has one owner among the replicas of gpu-reservation."""
+
+
+def partition(node: str) -> int:
+    """The part that a node is in."""
+    return zlib.crc32(node.encode()) % GPU_PARTITIONS
+
+
+def reserve(part: int) -> str:
+    """Subject on which the owner of a part of the nodes answers requests for shared GPUs."""
+    return query("gpu-reservation", f"reserve.{part}")
 
 
 def parse(text: str) -> tuple[str, str, list[str]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.kernels.charge import charge, charge_slot
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
-from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Shape, mig_gpus
+from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Pod, Shape, mig_gpus
 from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
 from shoal_model import labels
 
@@ -230,6 +230,23 @@ class Nodes:
                     old = getattr(self, name)
                     setattr(self, name, np.concatenate([old, np.zeros(old.shape, kind)], axis=1))
         return found
+
+    def groups(self, column: int, pod: Pod, slots: list[int]) -> tuple[str, ...]:
+        """The names of the devices in these slots; -1 is one that nobody shares yet: it is named after the pod."""
+        names, known, number = self.slot_names[column], self.slots[column], 0
+        found: list[str] = []
+        for slot in slots:
+            if slot >= 0:
+                found.append(names[slot])
+                continue
+            while True:
+                name = f"{pod.uid}-{number}"
+                number += 1
+                # The pod may have opened a device before that others use now.
+                if name in pod.groups or (at := known.get(name)) is None or not self.used[column, at]:
+                    break
+            found.append(name)
+        return tuple(found)
 
     def charge_slot(self, column: int, group: str, memory: int, how: int, sign: int) -> None:
         """Charge a shared device, see ``kernels.charge.charge_slot``."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
-from shoal_contracts.state import GpuShare
+from shoal_contracts.state import GpuShare, PodRecord
 from shoal_model import labels
 from shoal_model.quantity import BadQuantity, exact
 
 MAX_DEVICES = 64
+NO_ISOLATION, MPS_ISOLATION, HAMI_ISOLATION, MIG_ISOLATION = "none", "mps", "hami-core", "mig"
 
 
 def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | None, str]:
@@ -46,3 +48,25 @@ def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | No
             f"annotation {labels.GPU_FRACTION} is {fraction[:64]!r}: write a number between 0 and 1, such as 0.5",
         )
     return GpuShare(fraction=value, devices=devices), ""
+
+
+def group_labels(groups: Sequence[str]) -> dict[str, str]:
+    """The labels of a pod that shares these GPUs: one key for a single one, a key each for several."""
+    if len(groups) == 1:
+        return {labels.GPU_GROUP: groups[0]}
+    return {labels.GPU_GROUP_PREFIX + group: group for group in groups}
+
+
+def groups_of(tags: Mapping[str, str]) -> list[str]:
+    """The shared GPUs that a pod's labels name."""
+    single = [tags[labels.GPU_GROUP]] if labels.GPU_GROUP in tags else []
+    return single + sorted(v for k, v in tags.items() if k.startswith(labels.GPU_GROUP_PREFIX))
+
+
+def isolation(pod: PodRecord) -> str:
+    """What keeps the pod to its part of a GPU's memory, as far as its record tells; empty if it has no part of one."""
+    if any(name.startswith(labels.MIG_PREFIX) for name in pod.requests):
+        return MIG_ISOLATION
+    if pod.share is None:
+        return ""
+    return MPS_ISOLATION if pod.annotations.get(labels.MPS) == "true" else NO_ISOLATION

@@ -35,6 +35,13 @@ GPU_GROUP_PREFIX = "runai-gpu-group/"
 RECEIVED_TYPE = "received-resource-type"
 """binder: Regular or Fraction."""
 SHARED_GPU_CONFIG = "runai/shared-gpu-configmap"
+"""admission: the start of the names of the ConfigMaps that tell a container of its share."""
+DEVICE = "run.ai/reserve_for_gpu_index"
+"""The reservation program, on its own pod: the UUID of the GPU that it holds."""
+DEVICE_LOST = "shoal.dev/gpu-lost"
+"""The reservation program, on its own pod: the GPU does not answer any more; the value says why."""
+ISOLATION = "shoal.dev/gpu-isolation"
+"""binder, on pods with a part of a GPU: what keeps them to their memory: none, mps, hami-core or mig."""
 
 STALE_SINCE = "kai.scheduler/stale-podgroup-timestamp"
 LAST_START = "kai.scheduler/last-start-timestamp"
@@ -55,6 +62,7 @@ TASK_PRIORITY = "kai.scheduler/task-priority"
 """User: order of a pod inside its subgroup; the higher first."""
 APP = "app"
 RESERVATION_APP = "kai-resource-reservation"
+RESERVATION_NAMESPACE = "kai-resource-reservation"
 SCALING_APP = "scaling-pod"
 
 GPU = "nvidia.com/gpu"
@@ -70,7 +78,7 @@ POD_ANNOTATIONS = frozenset(
     {
         GROUP, SKIP_GROUPER, MIN_MEMBER, PREEMPTION_DELAY, STALENESS_GRACE, TOPOLOGY, TOPOLOGY_REQUIRED,
         TOPOLOGY_PREFERRED, GPU_FRACTION, GPU_MEMORY, GPU_DEVICES, GPU_CONTAINER, MPS, RECEIVED_TYPE,
-        SHARED_GPU_CONFIG, NUMA_PREDICTED, NUMA_OBSERVED, GIVEN_UP, USER,
+        SHARED_GPU_CONFIG, NUMA_PREDICTED, NUMA_OBSERVED, GIVEN_UP, USER, DEVICE, DEVICE_LOST,
     }
 )  # fmt: skip
 """What a PodRecord carries of the pod's annotations."""

@@ -116,8 +116,6 @@ def pod(found: objects.Pod) -> state.PodRecord:
     except BadQuantity as problem:
         error = f"spec.{problem}"
     shared, wrong = gpu.share(notes, requests.get(labels.GPU, 0.0))
-    groups = [tags[labels.GPU_GROUP]] if labels.GPU_GROUP in tags else []
-    groups += sorted(v for k, v in tags.items() if k.startswith(labels.GPU_GROUP_PREFIX))
     scheduled, message = False, ""
     for condition in status.conditions or ():
         if condition.type == "PodScheduled":
@@ -146,7 +144,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
         requests=requests,
         container_requests=each,
         share=shared,
-        gpu_groups=groups,
+        gpu_groups=gpu.groups_of(tags),
         error=error or wrong,
         node_selector=spec.node_selector or {},
         affinity=_affinity(spec.affinity),

@@ -25,6 +25,8 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Seconds between two cycles at least; changes that come meanwhile are taken together."""
     expiry: float = 15.0
     """Seconds after which a decision without an outcome is given up."""
+    preparation: float = 60.0
+    """The same for a decision that needs preparations (a part of a GPU), or is one of a gang that does."""
     settle: float = 2.0
     """Seconds that a reason must last before it is written to the API."""
     spread: bool = False

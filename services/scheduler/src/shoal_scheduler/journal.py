@@ -53,10 +53,10 @@ class Journal:
         self._steps.append(Removed(what=what, namespace=namespace, name=name))
         self._cluster.remove(what, namespace, name)
 
-    def assume(self, uid: str, node: str) -> None:
+    def assume(self, uid: str, node: str, groups: tuple[str, ...] = ()) -> None:
         """See Cluster."""
-        self._steps.append(Assumed(uid=uid, node=node))
-        self._cluster.assume(uid, node)
+        self._steps.append(Assumed(uid=uid, node=node, groups=list(groups)))
+        self._cluster.assume(uid, node, groups)
 
     def assume_gone(self, uid: str) -> None:
         """See Cluster."""

@@ -14,6 +14,8 @@ GIVING_UP      the pod was touched; it is gone; it is bound           closed and
 
 To give up a decision, the pod's resourceVersion is changed first (``Touch``): from then on a late POST of the decision
 fails. Only then is the record closed and the room free.
+
+A staged gang is whole until it goes: if one member is refused, gone or given up before, all are given up.
 """
 
 from __future__ import annotations
@@ -47,14 +49,17 @@ class Entry:
     seq: int = 0
     hold: float = 0.0
     """Seconds for which the pod is held back once the decision is closed."""
+    patience: float = 0.0
+    """Seconds without an outcome after which it is given up."""
 
 
 @dataclass(frozen=True)
 class Assume:
-    """Count the pod as placed on ``node``."""
+    """Count the pod as placed on ``node``, with a part of the shared GPUs ``groups``."""
 
     uid: str
     node: str
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,14 @@ Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Go
 class Ledger:
     """Open decisions by pod UID."""
 
-    def __init__(self, expiry: float) -> None:
-        self._expiry = expiry
+    def __init__(self, expiry: float, preparation: float = 60.0) -> None:
+        self._expiry, self._preparation = expiry, preparation
         self.entries: dict[str, Entry] = {}
         self.last: dict[str, int] = {}
         """Pod UID -> last sequence of its subject, for the next decision's condition."""
         self._holds: dict[str, float] = {}
-        self._staged: dict[str, set[str]] = {}
-        self._members: dict[str, tuple[str, ...]] = {}
+        self._gangs: dict[str, dict[str, bool]] = {}
+        """Staged gangs that have not gone: uid of each member -> whether it is prepared."""
 
     def expected(self, uid: str) -> int:
         """The sequence that the pod's subject should have; 0: none."""
@@ -130,14 +135,14 @@ class Ledger:
     def decided(self, decisions: Iterable[Decision], now: float) -> None:
         """These are being committed."""
         for decision in decisions:
-            self._enter(Entry(decision, Phase.COMMITTING, now))
+            self._enter(Entry(decision, Phase.COMMITTING, now), decision.staged)
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: Entry, staged: bool) -> None:
         decision = entry.decision
         self.entries[decision.uid] = entry
-        if decision.staged:
-            self._staged.setdefault(decision.gang, set()).add(decision.uid)
-            self._members[decision.gang] = (*self._members.get(decision.gang, ()), decision.uid)
+        entry.patience = self._preparation if staged or decision.gpu_groups else self._expiry
+        if staged:
+            self._gangs.setdefault(decision.gang, {})[decision.uid] = False
 
     def committed(self, uid: str, seq: int, now: float) -> list[Instruction]:
         """The decision is stored. It may be over already: its outcome, or the API, can be faster than the answer."""
@@ -154,28 +159,36 @@ class Ledger:
         """The decision was refused and is not stored; ``last`` is its subject's last sequence, where it was read."""
         if last is not None:
             self.last[uid] = last
-        self.entries.pop(uid, None)
-        return [Forget(uid)]
+        entry = self.entries.pop(uid, None)
+        return [Forget(uid), *(self._break(entry.decision) if entry else ())]
 
     # takeover
 
-    def adopt(self, decision: Decision, seq: int, now: float) -> list[Instruction]:
-        """A decision that the stream holds at takeover is ours now."""
+    def adopt(self, decision: Decision, seq: int, now: float, went: bool = False) -> list[Instruction]:
+        """A decision that the stream holds at takeover is ours now. ``went``: its gang was let go before."""
         self.last[decision.uid] = seq
-        self._enter(Entry(decision, Phase.OPEN, now, seq))
+        self._enter(Entry(decision, Phase.OPEN, now, seq), decision.staged and not went)
         if decision.verb is Verb.EVICT:
             return [AssumeGone(decision.uid)]
-        return [Assume(decision.uid, decision.node)]
+        return [Assume(decision.uid, decision.node, tuple(decision.gpu_groups))]
 
-    def stream_lost(self, now: float) -> list[Instruction]:
+    def adopted(self) -> list[Instruction]:
+        """All that the stream holds was adopted: a staged gang of which members are missing is given up."""
+        found: list[Instruction] = []
+        for members in list(self._gangs.values()):
+            one = self.entries[next(iter(members))]
+            if len(members) < one.decision.gang_size:
+                found += self._give_up(one)
+        return found
+
+    def stream_lost(self) -> list[Instruction]:
         """The stream came back empty: binders may still post what it held, so every open decision is given up."""
         self.last.clear()
         found: list[Instruction] = []
         for entry in self.entries.values():
             entry.seq = 0
             if entry.phase is not Phase.GIVING_UP:
-                entry.phase, entry.since = Phase.GIVING_UP, now
-                found.append(Touch(entry.decision))
+                found += self._give_up(entry)
         return found
 
     # what happens
@@ -187,10 +200,10 @@ class Ledger:
             return []
         match found.result:
             case Result.PREPARED:
-                return self._prepared(entry.decision)
+                return self._prepared(entry.decision, now)
             case Result.BOUND | Result.EVICTED:
                 if entry.phase in (Phase.OPEN, Phase.COMMITTING):
-                    entry.phase, entry.since = Phase.AGREED, now
+                    entry.phase, entry.since, entry.patience = Phase.AGREED, now, self._expiry
                 return []
             case Result.REFUSED:
                 if entry.phase is Phase.GIVING_UP:
@@ -198,20 +211,32 @@ class Ledger:
                 # Another binder may still have the decision in its hands: the room is free only after a touch.
                 entry.hold = self._holds.get(found.uid, FIRST_HOLD)
                 self._holds[found.uid] = min(LONGEST_HOLD, entry.hold * 2)
-                entry.phase, entry.since = Phase.GIVING_UP, now
-                return [Touch(entry.decision)]
+                return self._give_up(entry)
             case Result.STALE | Result.GONE:
                 return self._close(found.uid)
 
-    def _prepared(self, decision: Decision) -> list[Instruction]:
-        waiting = self._staged.get(decision.gang)
-        if waiting is None:
+    def _prepared(self, decision: Decision, now: float) -> list[Instruction]:
+        members = self._gangs.get(decision.gang)
+        if members is None:
             return []
-        waiting.discard(decision.uid)
-        if waiting:
+        members[decision.uid] = True
+        if not all(members.values()):
             return []
-        del self._staged[decision.gang]
-        return [Go(decision.gang, self._members.pop(decision.gang))]
+        del self._gangs[decision.gang]
+        for uid in members:
+            entry = self.entries[uid]
+            entry.since, entry.patience = now, self._expiry
+        return [Go(decision.gang, tuple(members))]
+
+    def _give_up(self, entry: Entry) -> list[Instruction]:
+        entry.phase = Phase.GIVING_UP
+        return [Touch(entry.decision), *self._break(entry.decision)]
+
+    def _break(self, decision: Decision) -> list[Instruction]:
+        """A member of a staged gang can't start: neither can the others, if they have not gone yet."""
+        members = self._gangs.pop(decision.gang, {}) if decision.gang else {}
+        others = [self.entries[uid] for uid in members if uid != decision.uid]
+        return [i for entry in others if entry.phase is not Phase.GIVING_UP for i in self._give_up(entry)]
 
     def seen(self, uid: str, node: str, deleted: bool = False) -> list[Instruction]:
         """The API shows the pod on ``node`` ("": on none), being ``deleted`` or not."""
@@ -234,9 +259,8 @@ class Ledger:
         """Give up what has been open for too long."""
         found: list[Instruction] = []
         for entry in self.entries.values():
-            if entry.phase in (Phase.OPEN, Phase.AGREED) and now - entry.since > self._expiry:
-                entry.phase, entry.since = Phase.GIVING_UP, now
-                found.append(Touch(entry.decision))
+            if entry.phase in (Phase.OPEN, Phase.AGREED) and now - entry.since > entry.patience:
+                found += self._give_up(entry)
         return found
 
     def touched(self, decision: Decision, node: str | None, now: float) -> list[Instruction]:
@@ -246,7 +270,7 @@ class Ledger:
             return []
         if node == entry.decision.node and entry.decision.verb is Verb.BIND:
             # It was bound after all: the API will show it.
-            entry.phase, entry.since = Phase.AGREED, now
+            entry.phase, entry.since, entry.patience = Phase.AGREED, now, self._expiry
             return []
         return self._close(decision.uid)
 
@@ -254,19 +278,17 @@ class Ledger:
         """The API did not answer: try again after the next expiry."""
         entry = self.entries.get(decision.uid)
         if entry is not None and entry.decision.id == decision.id and entry.phase is Phase.GIVING_UP:
-            entry.phase, entry.since = Phase.OPEN, now - self._expiry + 1.0
+            entry.phase, entry.since, entry.patience = Phase.OPEN, now - self._expiry + 1.0, self._expiry
         return []
 
     def _close(self, uid: str) -> list[Instruction]:
         entry = self.entries.pop(uid)
-        if entry.decision.staged and (waiting := self._staged.get(entry.decision.gang)):
-            waiting.discard(uid)
         found: list[Instruction] = [Forget(uid)]
         if entry.seq:
             found.append(Close(uid, entry.seq))
         if entry.hold:
             found.append(Hold(uid, entry.hold))
-        return found
+        return found + self._break(entry.decision)
 
     def closed(self, uid: str, seq: int) -> None:
         """The record was replaced by a marker with this sequence."""

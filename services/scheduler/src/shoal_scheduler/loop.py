@@ -13,7 +13,7 @@ import msgspec
 from shoal_bus import BusError, Unavailable, trace
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
-from shoal_contracts.decision import Decision, GangGo, Header, Outcome, Verb
+from shoal_contracts.decision import Decision, GangGo, Header, Outcome
 from shoal_contracts.events import GroupEvent, PodEvent
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
@@ -23,7 +23,8 @@ from shoal_kube.resources import PODS
 from shoal_model import labels, objects
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
-from shoal_scheduler.commit import MOST, Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
+from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
+from shoal_scheduler.decisions import Naming, Origin, decisions
 from shoal_scheduler.journal import Journal
 from shoal_scheduler.ledger import Assume, AssumeGone, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
 from shoal_scheduler.marks import Marks
@@ -53,7 +54,7 @@ class Loop:
         self._reporter, self._marks, self._events = reporter, marks, events
         self._cluster = Cluster(settings(context.config))
         self._journal = Journal(context, self._cluster)
-        self._ledger = Ledger(context.config.expiry)
+        self._ledger = Ledger(context.config.expiry, context.config.preparation)
         self._membership = Membership()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
@@ -63,8 +64,8 @@ class Loop:
         self._cycle = 0
         self._implied: set[str] = set()
         """Pods whose group the API does not show on them yet: their binding brings the annotation."""
-        self._origin: dict[str, tuple[str, float, str]] = {}
-        """Pod -> (cause, seen, traceparent) of its last news."""
+        self._origin: dict[str, Origin] = {}
+        """Pod -> its last news."""
         self._holds: dict[str, float] = {}
         self._mark = 0
         """Everything that the state plane held up to this sequence is in the inbox."""
@@ -150,24 +151,34 @@ class Loop:
 
     async def _adopt(self) -> None:
         shard = self._context.config.shard
-        decisions, outcomes = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Outcome)
+        decoder, outcomes = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Outcome)
+        open_now: dict[str, tuple[Decision, int]] = {}
         found: list[Outcome] = []
-        filters = [subjects.decision("*", shard=shard), subjects.outcome("*", shard=shard)]
+        went: set[str] = set()
+        filters = [subjects.decision("*", shard=shard), subjects.gang("*", shard=shard), subjects.outcome("*", shard=shard)]
         async with asyncio.timeout(60):
             async for change in self._context.bus.follow(streams.DECISION.name, filters):
                 if change.subject:
                     plane, _, names = subjects.parse(change.subject)
+                    if names[0] == "_gang" and change.data is not None:
+                        went.add(names[1])
                     if names[0].startswith("_"):
                         continue
                     if change.data is None:
-                        self._ledger.last[names[0]] = change.seq
+                        if plane == "decision":
+                            open_now.pop(names[0], None)
+                            self._ledger.last[names[0]] = change.seq
                     elif plane == "outcome":
                         if outcome := decode(outcomes, change.data, change.subject, self._context.log):
                             found.append(outcome)
-                    elif decision := decode(decisions, change.data, change.subject, self._context.log):
-                        self._do(self._ledger.adopt(decision, change.seq, self._context.clock.monotonic()))
+                    elif decision := decode(decoder, change.data, change.subject, self._context.log):
+                        open_now[names[0]] = (decision, change.seq)
                 if change.caught_up:
                     break
+        now = self._context.clock.monotonic()
+        for decision, seq in open_now.values():
+            self._do(self._ledger.adopt(decision, seq, now, decision.gang in went))
+        self._do(self._ledger.adopted())
         for outcome in found:
             self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
         for uid in list(self._ledger.entries):
@@ -306,7 +317,7 @@ class Loop:
         self._reporter.pods[pod.uid] = pod
         if not pod.node:
             cause, parent = news.headers.get(Header.CAUSE, ""), news.headers.get(TRACEPARENT, "")
-            self._origin[pod.uid] = (cause, trace.sent(news.headers), parent)
+            self._origin[pod.uid] = Origin(cause, trace.sent(news.headers), parent)
             return
         if (entry := self._ledger.entries.get(pod.uid)) is not None:
             metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
@@ -326,8 +337,8 @@ class Loop:
     def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case Assume(uid, node):
-                    self._journal.assume(uid, node)
+                case Assume(uid, node, groups):
+                    self._journal.assume(uid, node, groups)
                 case AssumeGone(uid):
                     self._journal.assume_gone(uid)
                 case Forget(uid):
@@ -374,54 +385,16 @@ class Loop:
         for uid, seq in (await self._committer.close(closing)).items():
             self._ledger.closed(uid, seq)
 
-    def _decisions(self, result: CycleResult) -> list[list[Decision]]:
-        assert self._committer is not None
-        epoch, at, number = self._committer.epoch, self._context.clock.now(), 0
-        found: list[list[Decision]] = []
-        for gang in result.gangs:
-            large = len(gang.members) > MOST
-            name = f"{epoch}-{self._cycle}-{number}" if large else ""
-            decisions = []
-            for member in gang.members:
-                number += 1
-                pod = self._cluster.pods[member.uid].record
-                cause, seen, _ = self._origin.get(member.uid, ("", 0.0, ""))
-                notes = {labels.RECEIVED_TYPE: "Regular"}
-                if member.uid in self._implied:
-                    notes[labels.GROUP] = gang.group
-                decisions.append(
-                    Decision(
-                        id=f"{epoch}-{self._cycle}-{number}", verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
-                        uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=epoch,
-                        cycle=self._cycle, group=gang.group, queue=gang.queue, gang=name, staged=large,
-                        annotations=notes, at=at, cause=cause, seen=seen,
-                    )
-                )  # fmt: skip
-            # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
-            found += [decisions[i : i + MOST] for i in range(0, len(decisions), MOST)]
-        for eviction in result.evictions:
-            number += 1
-            pod = self._cluster.pods[eviction.uid].record
-            found.append(
-                [
-                    Decision(
-                        id=f"{epoch}-{self._cycle}-{number}", verb=Verb.EVICT, namespace=eviction.namespace, pod=eviction.pod,
-                        uid=eviction.uid, resource_version=pod.resource_version, node=eviction.node, epoch=epoch,
-                        cycle=self._cycle, group=eviction.group, queue=eviction.queue, reason=eviction.message, at=at,
-                    )
-                ]
-            )  # fmt: skip
-        return found
-
     async def _commit(self, result: CycleResult) -> None:
         assert self._committer is not None
-        gangs = self._decisions(result)
+        epoch, at = self._committer.epoch, self._context.clock.now()
+        gangs = decisions(result, self._cluster, Naming(epoch, self._cycle, at), self._origin, self._implied)
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
         self._ledger.decided(flat, clock.monotonic())
         traces: dict[str, str] = {}
         for decision in flat:
-            if parent := self._origin[decision.uid][2] if decision.uid in self._origin else "":
+            if parent := self._origin[decision.uid].traceparent if decision.uid in self._origin else "":
                 with telemetry.span("decide", parent, pod=decision.pod, cycle=decision.cycle) as child:
                     traces[decision.uid] = child
         await reach("scheduler.before_commit")
@@ -464,7 +437,7 @@ class Loop:
                 return
             epoch = await self._reign(max(before, self._committer.epoch))
             self._context.log.warning("epoch raised after the stream was lost", epoch=epoch)
-            self._do(self._ledger.stream_lost(self._context.clock.monotonic()))
+            self._do(self._ledger.stream_lost())
 
         await self._context.retry("scheduler.recover", again)
         self._lost = False

@@ -10,6 +10,7 @@ import msgspec
 from shoal_contracts.state import PodRecord
 from shoal_core.configuration import read
 from shoal_core.settings import Settings
+from shoal_model import labels, sharing
 
 if TYPE_CHECKING:
     from shoal_scheduler.app import Config
@@ -27,8 +28,15 @@ def settings(config: Config) -> Settings:
 
 
 def prepared(pod: PodRecord) -> PodRecord:
-    """The pod, refused with a word if a binding of it needs preparations that no binder makes yet."""
-    what = "a share of a GPU" if pod.share is not None else "resource claims" if pod.claims else ""
-    if not what or pod.node or pod.error:
+    """The pod, refused with a word if it can't be bound as it is."""
+    if pod.node or pod.error:
         return pod
-    return msgspec.structs.replace(pod, error=f"it asks for {what}, which the binders do not support yet")
+    why = ""
+    if pod.claims:
+        why = "it asks for resource claims, which the binders do not support yet"
+    elif pod.share is not None and not sharing.prefix(pod.annotations):
+        why = (
+            f"it asks for a part of a GPU but lacks the annotation {labels.SHARED_GPU_CONFIG} and the environment that"
+            " admission adds: create it again while the admission service runs"
+        )
+    return msgspec.structs.replace(pod, error=why) if why else pod

@@ -281,7 +281,7 @@ class Walk:
                 allowed, owned = allowed.copy(), True
             allowed[column] = 0
         zones = cluster.numa.place(name, pod.record) if session.numa else ()
-        groups = tuple(nodes.slot_names[column][s] if s >= 0 else f"{pod.uid}-{i}" for i, s in enumerate(slots))
+        groups = nodes.groups(column, pod, slots) if slots else ()
         if pod.status == RELEASING and pod.node == column and set(groups) == set(pod.groups) and zones == pod.zones:
             return session.restore(pod)
         session.place(pod, column, waits, groups, zones)

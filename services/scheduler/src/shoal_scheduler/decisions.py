@@ -1,0 +1,89 @@
+"""What a cycle gave back, as decisions for binders. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from shoal_contracts.decision import Decision, Verb
+from shoal_core import Cluster, CycleResult
+from shoal_core.results import Gang
+from shoal_model import gpu, labels
+from shoal_scheduler.commit import MOST
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the decisions of one cycle have in common."""
+
+    epoch: int
+    cycle: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The news of a pod that its decision follows."""
+
+    cause: str = ""
+    seen: float = 0.0
+    traceparent: str = ""
+
+
+NOTHING = Origin()
+
+
+def decisions(
+    result: CycleResult, cluster: Cluster, naming: Naming, origins: Mapping[str, Origin], implied: Set[str]
+) -> list[list[Decision]]:
+    """Lists of decisions that are to be committed together. ``implied``: pods that don't show their group yet."""
+    found: list[list[Decision]] = []
+    number = 0
+    for gang in result.gangs:
+        members = _binds(gang, cluster, naming, number, origins, implied)
+        number += len(members)
+        # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
+        found += [members[i : i + MOST] for i in range(0, len(members), MOST)]
+    for eviction in result.evictions:
+        number += 1
+        found.append(
+            [
+                Decision(
+                    id=f"{naming.epoch}-{naming.cycle}-{number}", verb=Verb.EVICT, namespace=eviction.namespace,
+                    pod=eviction.pod, uid=eviction.uid, resource_version=cluster.pods[eviction.uid].record.resource_version,
+                    node=eviction.node, epoch=naming.epoch, cycle=naming.cycle, group=eviction.group, queue=eviction.queue,
+                    reason=eviction.message, at=naming.at,
+                )
+            ]
+        )  # fmt: skip
+    return found
+
+
+def _binds(
+    gang: Gang, cluster: Cluster, naming: Naming, number: int, origins: Mapping[str, Origin], implied: Set[str]
+) -> list[Decision]:
+    """The members of a gang. They are staged where one binding may fail long after another was posted."""
+    size = len(gang.members)
+    staged = size > MOST or (size > 1 and any(m.gpu_groups for m in gang.members))
+    name = f"{naming.epoch}-{naming.cycle}-{number}" if staged else ""
+    found = []
+    for member in gang.members:
+        number += 1
+        pod = cluster.pods[member.uid].record
+        origin = origins.get(member.uid, NOTHING)
+        notes = {labels.RECEIVED_TYPE: "Fraction" if member.gpu_groups else "Regular"}
+        if member.uid in implied:
+            notes[labels.GROUP] = gang.group
+        tags = gpu.group_labels(member.gpu_groups)
+        if isolation := gpu.isolation(pod):
+            tags[labels.ISOLATION] = isolation
+        found.append(
+            Decision(
+                id=f"{naming.epoch}-{naming.cycle}-{number}", verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
+                uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=naming.epoch,
+                cycle=naming.cycle, group=gang.group, queue=gang.queue, gang=name, gang_size=size if staged else 0,
+                staged=staged, annotations=notes, labels=tags, gpu_groups=list(member.gpu_groups), portion=member.portion,
+                memory_mib=member.memory_mib, at=naming.at, cause=origin.cause, seen=origin.seen,
+            )
+        )  # fmt: skip
+    return found

@@ -1,0 +1,50 @@
+"""Decisions of a cycle: what binders are told of shared GPUs, and which gangs are staged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal_contracts.decision import Decision
+from shoal_core import cycle
+from shoal_model import labels
+from shoal_scheduler.decisions import Naming, Origin, decisions
+from shoal_testkit.small import node, queue, work, world
+
+
+def decided(*records: Any, implied: frozenset[str] = frozenset()) -> list[list[Decision]]:
+    cluster = world(node("a", 8), queue("q"), *records)
+    result = cycle(cluster, now=10.0)
+    return decisions(result, cluster, Naming(3, 7, 5.0), {"one-0": Origin("c@1", 4.0, "t")}, implied)
+
+
+def test_whole_devices_go_at_once() -> None:
+    ((one, two),) = decided(*work("one", gpus=2, pods=2), implied=frozenset({"one-1"}))
+    assert (one.id, one.gang, one.staged, one.cause, one.seen) == ("3-7-1", "", False, "c@1", 4.0)
+    assert one.annotations == {labels.RECEIVED_TYPE: "Regular"}
+    assert two.annotations == {labels.RECEIVED_TYPE: "Regular", labels.GROUP: "one"}
+    assert one.labels == {}
+
+
+def test_a_share_names_its_device_and_what_it_gets_of_it() -> None:
+    ((one,),) = decided(*work("one", gpus=0.25))
+    assert one.gpu_groups == ["one-0-0"]
+    assert (one.portion, one.memory_mib, one.staged) == (0.25, 20475, False)
+    assert one.labels == {labels.GPU_GROUP: "one-0-0", labels.ISOLATION: "none"}
+    assert one.annotations == {labels.RECEIVED_TYPE: "Fraction"}
+
+
+def test_a_gang_of_shares_is_staged_as_a_whole() -> None:
+    ((one, two),) = decided(*work("one", gpus=0.5, pods=2))
+    assert one.staged
+    assert two.staged
+    assert one.gang == two.gang == "3-7-0"
+    assert one.gang_size == two.gang_size == 2
+    assert one.gpu_groups == two.gpu_groups
+
+
+def test_a_gang_too_large_for_a_batch_is_staged_in_chunks() -> None:
+    cluster = world(*(node(f"n{i}", 8) for i in range(130)), queue("q"), *work("big", gpus=1, pods=1000))
+    chunks = decisions(cycle(cluster, now=10.0), cluster, Naming(1, 1, 1.0), {}, frozenset())
+    assert [len(c) for c in chunks] == [900, 100]
+    assert {(d.gang, d.gang_size, d.staged) for c in chunks for d in c} == {("1-1-0", 1000, True)}
+    assert len({d.id for c in chunks for d in c}) == 1000
