@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import errors as js_errors
 
 from shoal_bus import consume, follow, history, publish
 from shoal_bus.connection import BusConfig, Callback, Connection, opened
 from shoal_bus.ensure import ensure_consumer, ensure_stream
-from shoal_bus.errors import Unavailable
+from shoal_bus.errors import BusError, Unavailable
 from shoal_contracts.base import Message
 from shoal_contracts.decision import Header
 from shoal_contracts.streams import Consumer, Stream
 
+log = logging.getLogger(__name__)
 DELETED_TTL = 3600.0
 """Seconds that a deletion marker lives: longer than any reader may be away without a reload."""
 
@@ -30,6 +34,20 @@ class Stored:
     data: bytes
     seq: int
     headers: dict[str, str]
+
+
+class Served:
+    """A subject on which requests are answered."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        try:
+            await self._subscription.unsubscribe()
+        except (nats.errors.Error, OSError) as error:
+            log.info("not unsubscribed: %s", error or type(error).__name__)
 
 
 class Bus:
@@ -139,12 +157,33 @@ class Bus:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
 
-    async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[Message]], queue: str = "") -> None:
-        """Answer requests on ``subject``; replicas with the same ``queue`` share them."""
+    async def serve(
+        self,
+        subject: str,
+        handler: Callable[[bytes], Awaitable[Message]],
+        queue: str = "",
+        tasks: asyncio.TaskGroup | None = None,
+        limit: int = 256,
+    ) -> Served:
+        """Answer requests on ``subject``; replicas with the same ``queue`` share them.
+
+        With ``tasks`` up to ``limit`` requests are worked on at a time, else one after the other. A handler that fails
+        with a BusError leaves the request without an answer.
+        """
+        gate = asyncio.Semaphore(limit)
 
         async def answer(message: Msg) -> None:
-            if message.reply:
-                await message.respond(publish.body(await handler(message.data)))
+            try:
+                if message.reply:
+                    await message.respond(publish.body(await handler(message.data)))
+            except (BusError, nats.errors.Error, OSError) as error:
+                log.info("no answer on %s: %s", subject, error or type(error).__name__)
 
-        await self._connection.nc.subscribe(subject, queue=queue, cb=answer)
+        async def answer_beside(message: Msg) -> None:
+            await gate.acquire()
+            assert tasks is not None
+            tasks.create_task(answer(message)).add_done_callback(lambda _: gate.release())
+
+        found = await self._connection.nc.subscribe(subject, queue=queue, cb=answer_beside if tasks else answer)
         await self._connection.nc.flush()
+        return Served(found)

@@ -16,6 +16,7 @@ from shoal_kube import auth
 from shoal_kube.errors import KubeError, Throttled, Unreachable, from_response
 
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
@@ -141,13 +142,21 @@ class Kube:
         """A JSON merge patch; a resourceVersion in its metadata is a precondition."""
         return await self.call("PATCH", path, body, content=MERGE)
 
+    async def apply(self, path: str, body: Any, manager: str) -> bytes:
+        """Make the object so, or make it: server-side apply. Fields that others own are taken over."""
+        return await self.call("PATCH", f"{path}?fieldManager={manager}&force=true", body, content=APPLY)
+
     async def put(self, path: str, body: Any) -> bytes:
         """PUT."""
         return await self.call("PUT", path, body)
 
-    async def delete(self, path: str, uid: str = "") -> bytes:
-        """DELETE, on condition of the UID if given."""
-        return await self.call("DELETE", path, {"preconditions": {"uid": uid}} if uid else None)
+    async def delete(self, path: str, uid: str = "", version: str = "", grace: int | None = None) -> bytes:
+        """DELETE, on condition of UID and resourceVersion if given; ``grace``: seconds that a pod has to end."""
+        conditions = {k: v for k, v in (("uid", uid), ("resourceVersion", version)) if v}
+        options: dict[str, Any] = {"preconditions": conditions} if conditions else {}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        return await self.call("DELETE", path, options or None)
 
     async def bind(self, namespace: str, pod: str, uid: str, version: str, node: str, annotations: dict[str, str]) -> None:
         """Bind a pod on condition of UID and resourceVersion; the annotations are merged in the same write.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal_model.labels import NAMESPACE
+from shoal_model.labels import NAMESPACE, RESERVATION_APP, RESERVATION_NAMESPACE
 
 READ = ["get", "list", "watch"]
 LEADER = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
@@ -42,42 +42,62 @@ RULES: dict[str, list[dict[str, Any]]] = {
         *EVENTS,
     ],
     "binder": [
-        _rule("", ["pods"], ["get"]),
+        _rule("", ["pods"], ["get", "patch"]),
         _rule("", ["pods/binding", "pods/eviction"], ["create"]),
+        _rule("", ["configmaps"], ["create", "patch", "delete"]),
         *EVENTS,
     ],
-    "gpu-reservation": [],
+    "gpu-reservation": [
+        _rule("", ["pods"], ["list"]),
+        _rule("", ["pods/eviction"], ["create"]),
+        *EVENTS,
+    ],
 }
 """Service -> rules of its ClusterRole."""
 
-ELECTING = ("cluster-state", "queue-controller", "scheduler")
-READS_LEASES = ("binder",)
+_OWNING = [_rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "patch", "delete"])]
+_RESERVING = [_rule("", ["pods"], ["get", "create", "patch", "delete"])]
+IN_NAMESPACES: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {
+    "cluster-state": [(NAMESPACE, LEADER)],
+    "queue-controller": [(NAMESPACE, LEADER)],
+    "scheduler": [(NAMESPACE, LEADER)],
+    "binder": [(NAMESPACE, [_rule("coordination.k8s.io", ["leases"], ["get"])])],
+    "gpu-reservation": [(NAMESPACE, _OWNING), (RESERVATION_NAMESPACE, _RESERVING)],
+}
+"""Service -> rules of its Roles, by namespace."""
+RESERVATION_RULES = [_rule("", ["pods"], ["get", "patch"])]
+"""What reservation pods may do in their own namespace: annotate themselves."""
+_API = "rbac.authorization.k8s.io"
+
+
+def _account(name: str, namespace: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def _role(name: str, namespace: str, rules: list[dict[str, Any]], home: str = NAMESPACE) -> list[dict[str, Any]]:
+    """A role and its binding to the account of that name in ``home``; an empty ``namespace``: in all of them."""
+    kind, metadata = ("Role", {"name": name, "namespace": namespace}) if namespace else ("ClusterRole", {"name": name})
+    return [
+        {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{_API}/v1", "kind": f"{kind}Binding", "metadata": metadata,
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": home}],
+            "roleRef": {"apiGroup": _API, "kind": kind, "name": name},
+        },
+    ]  # fmt: skip
 
 
 def objects() -> list[dict[str, Any]]:
-    """Namespace, ServiceAccounts, roles and bindings, in the order in which they are to be made."""
-    api = "rbac.authorization.k8s.io"
+    """Namespaces, ServiceAccounts, roles and bindings, in the order in which they are to be made."""
     found: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kai-resource-reservation"}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in (NAMESPACE, RESERVATION_NAMESPACE)
     ]
     for service, rules in RULES.items():
         name = f"shoal-{service}"
-        subject = [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}]
-        found.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}})
-        found.append({"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
-        found.append({
-            "apiVersion": f"{api}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}, "subjects": subject,
-            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
-        })  # fmt: skip
-        leases = LEADER if service in ELECTING else []
-        if service in READS_LEASES:
-            leases = [_rule("coordination.k8s.io", ["leases"], ["get"])]
-        if leases:
-            metadata = {"name": name, "namespace": NAMESPACE}
-            found.append({"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": leases})
-            found.append({
-                "apiVersion": f"{api}/v1", "kind": "RoleBinding", "metadata": metadata, "subjects": subject,
-                "roleRef": {"apiGroup": api, "kind": "Role", "name": name},
-            })  # fmt: skip
+        found.append(_account(name, NAMESPACE))
+        found += _role(name, "", rules)
+        for namespace, own in IN_NAMESPACES.get(service, ()):
+            found += _role(name, namespace, own)
+    found.append(_account(RESERVATION_APP, RESERVATION_NAMESPACE))
+    found += _role(RESERVATION_APP, RESERVATION_NAMESPACE, RESERVATION_RULES, RESERVATION_NAMESPACE)
     return found

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -60,6 +61,7 @@ class ControlPlane:
         self._install()
         self._start("kube-controller-manager", self._controllers())
         self._start("kwok", self._kwok())
+        self._start_gpus()
         if self._with_scheduler:
             self.start_scheduler()
         self._until(lambda: bool(self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")), "serving accounts")
@@ -127,6 +129,14 @@ class ControlPlane:
         child = Child(name, [self._binaries[name], *arguments], self.folder / "logs" / f"{name}.log", detached=self._detached)
         child.start()
         self.children[name] = child
+
+    def _start_gpus(self) -> None:
+        """The devices of KWOK's nodes."""
+        command = [sys.executable, "-m", "shoal_local.gpus"]
+        known = environment(self.folder / "kwok.kubeconfig")
+        child = Child("gpus", command, self.folder / "logs" / "gpus.log", environment=known, detached=self._detached)
+        child.start()
+        self.children["gpus"] = child
 
     def _pki(self, name: str) -> str:
         return str(self.folder / "pki" / name)

@@ -6,8 +6,9 @@ import asyncio
 
 import msgspec
 
-from shoal_binder import metrics
+from shoal_binder import metrics, sharing
 from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
+from shoal_binder.prepare import Preparation, needed
 from shoal_bus import BusError, Conflict, Delivery
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
@@ -27,7 +28,7 @@ from shoal_kube import (
 )
 from shoal_kube import Conflict as KubeConflict
 from shoal_kube.resources import PODS
-from shoal_model import labels, objects
+from shoal_model import labels
 from shoal_service import Common, Context, run, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
@@ -36,7 +37,7 @@ from shoal_service.failpoint import reach
 NAME = "binder"
 OUTCOME_TTL = 3600.0
 HEARTBEAT = 3.0
-_POD = msgspec.json.Decoder(objects.Pod)
+_POD = msgspec.json.Decoder(sharing.Pod)
 _DECISION = msgspec.json.Decoder(Decision)
 _GO = msgspec.json.Decoder(GangGo)
 _EPOCH = msgspec.json.Decoder(Epoch)
@@ -49,6 +50,10 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Decisions carried out at a time."""
     attempts: int = 8
     """Bindings posted for one decision before it is refused."""
+    reservation_timeout: float = 45.0
+    """Seconds for a shared GPU to be reserved."""
+    cdi: bool = False
+    """Name devices to containers by CDI."""
 
 
 class Service:
@@ -56,6 +61,7 @@ class Service:
 
     def __init__(self, context: Context[Config], kube: Kube, recorder: Recorder, events: Events) -> None:
         self._context, self._kube, self._recorder, self._events = context, kube, recorder, events
+        self._preparation = Preparation(context, kube, recorder)
         self._epoch = 0
         self._epoch_seq = 0
         self._lease_epoch = 0
@@ -111,11 +117,7 @@ class Service:
             return
         began = self._context.clock.monotonic()
         await reach("binder.received")
-        if decision.staged:
-            # Nothing to prepare yet: volumes, claims and shared GPUs come with their own work.
-            await self._tell(decision, delivery.seq, Finish(Result.PREPARED))
-        else:
-            await self._carry_out(decision, delivery)
+        await self._carry_out(decision, delivery)
         await delivery.ack()
         metrics.SECONDS.observe(self._context.clock.monotonic() - began)
 
@@ -130,7 +132,7 @@ class Service:
                     return
                 decision = _DECISION.decode(stored.data)
                 if decision.gang == go.gang:
-                    step = await self._see_through(decision, stored.seq, delivery, redelivered=True)
+                    step = await self._see_through(decision, stored.seq, delivery, Look(), prepared=True)
                     await self._tell(decision, stored.seq, step)
 
         async with asyncio.TaskGroup() as tasks:
@@ -144,8 +146,12 @@ class Service:
         ):
             if decision.verb is Verb.EVICT:
                 step = await self._evict(decision)
+            elif decision.staged and not needed(decision):
+                step = Finish(Result.PREPARED)
             else:
-                step = await self._see_through(decision, delivery.seq, delivery, redelivered=delivery.delivered > 1)
+                # A decision that comes again may be done, or replaced: look first.
+                first = Look() if delivery.delivered > 1 or needed(decision) else Post(decision.resource_version)
+                step = await self._see_through(decision, delivery.seq, delivery, first)
             await self._tell(decision, delivery.seq, step)
 
     def _deposed(self, decision: Decision, seq: int) -> bool:
@@ -153,27 +159,41 @@ class Service:
         reigning = max(self._epoch, self._lease_epoch)
         return decision.epoch < reigning and self._epoch_seq > 0 and seq > self._epoch_seq
 
-    async def _see_through(self, decision: Decision, seq: int, delivery: Delivery, *, redelivered: bool) -> Finish:
-        """Post, look, judge, until it is over."""
+    async def _see_through(
+        self, decision: Decision, seq: int, delivery: Delivery, step: Step, *, prepared: bool = False
+    ) -> Finish:
+        """Look, judge, prepare (if not ``prepared``), post, until it is over; a staged one until it is prepared."""
         if self._deposed(decision, seq):
             return Finish(Result.STALE, "decided by a leader that was replaced")
-        # A decision that comes again may be done, or replaced: look first.
-        step: Step = Look() if redelivered else Post(decision.resource_version)
-        attempts, message, heard = 0, "", self._context.clock.monotonic()
+        tries, message, heard = 0, "", self._context.clock.monotonic()
+        pod: sharing.Pod | None = None
         while not isinstance(step, Finish):
             if self._context.clock.monotonic() - heard > HEARTBEAT:
                 heard = self._context.clock.monotonic()
                 await delivery.in_progress()
             if isinstance(step, Look):
-                step = judge(decision, await self._look(decision, seq))
+                pod, world = await self._look(decision, seq)
+                step = judge(decision, world)
+                if isinstance(step, Post) and pod is not None and not prepared and needed(decision):
+                    tries += 1
+                    step = await self._preparation.prepare(decision, pod, delivery)
+                    if decision.staged and isinstance(step, Post):
+                        return Finish(Result.PREPARED)
+                    if isinstance(step, Look) and tries > self._context.config.attempts:
+                        step = Finish(Result.REFUSED, f"the pod changed {tries} times while it was prepared")
                 continue
-            attempts += 1
-            if attempts > self._context.config.attempts:
-                return Finish(Result.REFUSED, f"not bound after {attempts - 1} tries: {message}")
+            tries += 1
+            if tries > self._context.config.attempts:
+                step = Finish(Result.REFUSED, f"not bound after {tries - 1} tries: {message}")
+                break
             await reach("binder.before_post")
             answer, message = await self._post(decision, step)
             await reach("binder.after_post")
             step = after_post(answer, message)
+        if step.result is Result.REFUSED and pod is not None and needed(decision):
+            pod, world = await self._look(decision, seq)
+            if pod is not None and isinstance(judge(decision, world), Post):
+                await self._preparation.take_back(decision, pod)
         return step
 
     async def _post(self, decision: Decision, post: Post) -> tuple[Posted, str]:
@@ -192,16 +212,16 @@ class Service:
             return Posted.REFUSED, f"{error.reason}: {error.message}"
         return Posted.DONE, ""
 
-    async def _look(self, decision: Decision, seq: int) -> World:
+    async def _look(self, decision: Decision, seq: int) -> tuple[sharing.Pod | None, World]:
         """The pod, and afterwards whether the decision still stands. Raises KubeError, BusError."""
         try:
             pod = _POD.decode(await self._kube.get(PODS.path(decision.pod, decision.namespace)))
         except NotFound:
-            return World(exists=False)
+            return None, World(exists=False)
         where = subjects.decision(decision.uid, shard=self._context.config.shard)
         stored = await self._context.bus.last(streams.DECISION.name, where)
         meta = pod.metadata
-        return World(
+        return pod, World(
             exists=True,
             uid=meta.uid,
             node=pod.spec.node_name,

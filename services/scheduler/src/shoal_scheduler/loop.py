@@ -30,6 +30,7 @@ from shoal_scheduler.ledger import Assume, AssumeGone, Close, Forget, Go, Hold, 
 from shoal_scheduler.marks import Marks
 from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
+from shoal_scheduler.reservations import Reservations
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
@@ -56,6 +57,7 @@ class Loop:
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation)
         self._membership = Membership()
+        self._reservations = Reservations()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
@@ -271,6 +273,9 @@ class Loop:
                     self._do(self._ledger.touched(decision, node, now))
                 case (_, decision, _):
                     self._do(self._ledger.not_touched(decision, now))
+        for record in self._reservations.changes(self._context.clock.now()):
+            self._journal.remove("pod", record.namespace, record.name)
+            self._journal.apply(record)
         return self._cluster.changes != before
 
     def _news(self, news: News) -> None:
@@ -311,7 +316,7 @@ class Loop:
             self._implied.add(pod.uid)
         else:
             self._implied.discard(pod.uid)
-        self._journal.apply(prepared(filled))
+        self._journal.apply(prepared(self._reservations.record(filled, self._context.clock.now())))
         if pod.scheduler_name != self._cluster.scheduler_name:
             return
         self._reporter.pods[pod.uid] = pod
@@ -326,6 +331,7 @@ class Loop:
         self._implied.discard(pod.uid)
 
     def _gone(self, uid: str) -> None:
+        self._reservations.gone(uid)
         self._do(self._ledger.gone(uid))
         self._origin.pop(uid, None)
         self._implied.discard(uid)
@@ -338,10 +344,12 @@ class Loop:
         for instruction in instructions:
             match instruction:
                 case Assume(uid, node, groups):
+                    self._reservations.decided(uid, node, groups)
                     self._journal.assume(uid, node, groups)
                 case AssumeGone(uid):
                     self._journal.assume_gone(uid)
                 case Forget(uid):
+                    self._reservations.decided(uid, "", ())
                     self._journal.forget(uid)
                 case Close(uid, seq):
                     self._closing[uid] = seq
@@ -392,6 +400,9 @@ class Loop:
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
         self._ledger.decided(flat, clock.monotonic())
+        for decision in flat:
+            if decision.gpu_groups:
+                self._reservations.decided(decision.uid, decision.node, tuple(decision.gpu_groups))
         traces: dict[str, str] = {}
         for decision in flat:
             if parent := self._origin[decision.uid].traceparent if decision.uid in self._origin else "":

@@ -1,0 +1,160 @@
+"""Prepares a pod for its binding: its part of GPUs is reserved, its container told, its labels set. Each step can be done
+again, and all are taken back where the binding fails for good."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shoal_binder import metrics, sharing
+from shoal_binder.bind import Finish, Look, Post, Step
+from shoal_bus import Delivery, Unavailable
+from shoal_contracts import subjects
+from shoal_contracts.decision import Decision, Result
+from shoal_contracts.queries import Reserved, ReserveReply, ReserveRequest
+from shoal_contracts.state import Toleration
+from shoal_kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Recorder, Ref
+from shoal_kube.resources import CONFIG_MAPS, PODS
+from shoal_model import labels
+from shoal_model.objects import Meta
+from shoal_service import Context
+from shoal_service.failpoint import reach
+
+HEARTBEAT = 3.0
+PAUSE = 0.05
+ASK = 5.0
+"""Seconds for one answer."""
+MANAGER = "shoal-binder"
+_REPLY = msgspec.json.Decoder(ReserveReply)
+
+
+class _Head(msgspec.Struct):
+    metadata: Meta = msgspec.field(default_factory=Meta)
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A device, or why it can't be had."""
+
+    uuid: str
+    refusal: str = ""
+
+
+def needed(decision: Decision) -> bool:
+    """Whether the pod has to be prepared at all."""
+    return bool(decision.labels or decision.gpu_groups)
+
+
+class Preparation:
+    """Does it, and takes it back."""
+
+    def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder) -> None:
+        self._context, self._kube, self._recorder = context, kube, recorder
+
+    async def prepare(self, decision: Decision, pod: sharing.Pod, delivery: Delivery) -> Step:
+        """To be posted next, on condition of the version that the labels gave the pod; or looked at again, or refused.
+
+        Raises KubeError.
+        """
+        began = self._context.clock.monotonic()
+        devices: list[str] = []
+        if decision.gpu_groups:
+            if why := sharing.problem(pod):
+                return Finish(Result.REFUSED, why)
+            await reach("binder.before_reserve")
+            found = await self._reserve(decision, pod, delivery)
+            await reach("binder.after_reserve")
+            if refusals := [d.refusal for d in found if d.refusal]:
+                return Finish(Result.REFUSED, refusals[0])
+            devices = [d.uuid for d in found]
+            await self._tell_container(decision, pod, devices)
+            await reach("binder.after_config")
+        wanted = sharing.wanted_labels(pod, decision)
+        version = pod.metadata.resource_version
+        if changes := sharing.label_changes(pod.metadata.labels or {}, wanted):
+            metadata = {"uid": decision.uid, "resourceVersion": version, "labels": changes}
+            try:
+                answer = await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), {"metadata": metadata})
+            except (Conflict, NotFound):
+                return Look()
+            version = _HEAD.decode(answer).metadata.resource_version
+        await reach("binder.after_labels")
+        about = Ref("v1", "Pod", decision.namespace, decision.pod, decision.uid)
+        isolation = wanted.get(labels.ISOLATION, "")
+        self._recorder.event(about, "Normal", "GpuShare", sharing.told(decision, devices, isolation))
+        metrics.PREPARED_SECONDS.observe(self._context.clock.monotonic() - began)
+        return Post(version)
+
+    async def _reserve(self, decision: Decision, pod: sharing.Pod, delivery: Delivery) -> list[_Device]:
+        """The devices of the decision's groups, in their order."""
+        bears = [
+            Toleration(key=t.key, operator=t.operator or "Equal", value=t.value, effect=t.effect)
+            for t in pod.spec.tolerations or ()
+        ]
+        deadline = self._context.clock.monotonic() + self._context.config.reservation_timeout
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(HEARTBEAT)
+                await delivery.in_progress()
+
+        async with asyncio.TaskGroup() as tasks:
+            heart = tasks.create_task(beat())
+            found = [tasks.create_task(self._ask(decision, group, bears, deadline)) for group in decision.gpu_groups]
+            await asyncio.gather(*found)
+            heart.cancel()
+        return [task.result() for task in found]
+
+    async def _ask(self, decision: Decision, group: str, bears: list[Toleration], deadline: float) -> _Device:
+        where = subjects.reserve(subjects.partition(decision.node))
+        request = ReserveRequest(
+            node=decision.node, group=group, namespace=decision.namespace, pod=decision.pod, tolerations=bears
+        )
+        last = "gpu-reservation does not answer: is it running?"
+        while True:
+            try:
+                reply = _REPLY.decode(await self._context.bus.request(where, request, ASK))
+            except (Unavailable, msgspec.DecodeError) as error:
+                self._context.log.debug("no answer about a shared GPU", node=decision.node, error=str(error))
+            else:
+                if reply.state is Reserved.READY:
+                    return _Device(reply.device)
+                if reply.state is Reserved.REFUSED:
+                    return _Device("", f"no GPU of {decision.node} could be reserved: {reply.message}")
+                last = reply.message or last
+            if self._context.clock.monotonic() > deadline:
+                return _Device("", f"no GPU of {decision.node} was reserved in time: {last}")
+            await asyncio.sleep(PAUSE)
+
+    async def _tell_container(self, decision: Decision, pod: sharing.Pod, devices: list[str]) -> None:
+        async def one(body: dict[str, Any]) -> None:
+            namespace = decision.namespace
+            try:
+                await self._kube.post(CONFIG_MAPS.path("", namespace), body)
+            except AlreadyExists:
+                await self._kube.apply(CONFIG_MAPS.path(body["metadata"]["name"], namespace), body, MANAGER)
+
+        bodies = sharing.config_maps(pod, decision, devices, self._context.config.cdi)
+        await asyncio.gather(*(one(body) for body in bodies))
+
+    async def take_back(self, decision: Decision, pod: sharing.Pod) -> None:
+        """The pod is not bound and won't be by this decision: labels and ConfigMaps go."""
+        changes = sharing.label_changes(pod.metadata.labels or {}, {})
+        metadata = {"uid": decision.uid, "resourceVersion": pod.metadata.resource_version, "labels": changes}
+        try:
+            if changes:
+                await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), {"metadata": metadata})
+            if decision.gpu_groups and not sharing.problem(pod):
+                for body in sharing.config_maps(pod, decision, [], False):
+                    await self._kube.delete(CONFIG_MAPS.path(body["metadata"]["name"], decision.namespace))
+        except NotFound:
+            return
+        except KubeError as error:
+            # A next binding writes all of it anew, and the ConfigMaps go with the pod.
+            self._context.log.info("preparation not taken back", pod=decision.pod, error=str(error))
