@@ -59,6 +59,9 @@ SAMPLES: list[Message] = [
     queries.HealthRequest(),
     queries.HealthReply(service="s", instance="i", ready=False, waiting_for=["bus"]),
     queries.Problem(error="no"),
+    queries.ReserveRequest(node="n", group="g", namespace="ns", pod="p", tolerations=[state.Toleration(key="k")]),
+    queries.ReserveReply(state=queries.Reserved.READY, device="GPU-1"),
+    state.GpuGroupRecord(node="n", group="g", device="GPU-1", reservation="r", used=0.5, users=["ns/p"]),
 ]
 
 

@@ -1,26 +1,15 @@
-"""gpu-reservation does not pretend: it stays, holds nothing, and says that sharing is to come."""
+"""Settings of gpu-reservation, and the pods that it makes."""
 
 from __future__ import annotations
 
-import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shoal_gpu_reservation.app import NAME, Config, start
+from shoal_contracts.state import Toleration
+from shoal_gpu_reservation.app import Config
+from shoal_gpu_reservation.manifest import PodSettings, pod, pod_name
 from shoal_service.config import BadConfig, load
-
-
-async def test_it_stays_and_says_what_is_not_there_yet() -> None:
-    said: list[str] = []
-    context: Any = SimpleNamespace(log=SimpleNamespace(info=said.append))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await start(context)
-    assert len(said) == 1
-    assert "no sharing yet" in said[0]
-    assert NAME == "gpu-reservation"
 
 
 def test_a_setting_that_does_not_exist_is_named(tmp_path: Any) -> None:
@@ -28,3 +17,20 @@ def test_a_setting_that_does_not_exist_is_named(tmp_path: Any) -> None:
     file.write_text("shares: 4\n")
     with pytest.raises(BadConfig, match="shares"):
         load(Config, str(file), {})
+
+
+def test_the_name_depends_on_node_and_group_alone() -> None:
+    assert pod_name("n", "g") == pod_name("n", "g") != pod_name("m", "g") != pod_name("n", "h")
+    assert pod_name("a/b", "c") != pod_name("a", "b")
+    assert len(pod_name("n", "g")) == len("gpu-reservation-") + 16
+
+
+def test_a_reservation_holds_one_whole_gpu_of_its_node_and_bears_what_its_users_bear() -> None:
+    bears = [Toleration(key="gpu", operator="Exists", effect="NoSchedule")]
+    found = pod("n", "g", "7", bears, PodSettings(image="i", runtime_class="nvidia"))
+    spec, (container,) = found["spec"], found["spec"]["containers"]
+    assert (spec["nodeName"], spec["runtimeClassName"]) == ("n", "nvidia")
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == container["resources"]["requests"]["nvidia.com/gpu"] == "1"
+    assert found["metadata"]["labels"] == {"app": "kai-resource-reservation", "runai-gpu-group": "g"}
+    assert found["metadata"]["annotations"]["shoal.dev/owner-term"] == "7"

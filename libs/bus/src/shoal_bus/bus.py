@@ -99,6 +99,12 @@ class Bus:
         async for message in history.history(self._connection, stream, filters):
             yield message.data
 
+    async def snapshot(self, stream: str, filters: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """(subject, data) of what a stream with one message per subject holds now; deletions have no data. Raises
+        Unavailable."""
+        async for message in history.history(self._connection, stream, filters):
+            yield message.subject, b"" if Header.DELETED in (message.headers or {}) else message.data
+
     async def publish_many(self, items: Sequence[publish.Item], window: int = 512) -> list[int]:
         """Store many in a pipeline, not atomic; returns their sequences. Raises as ``publish``."""
         return await publish.publish_many(self._connection, items, window)

@@ -81,6 +81,17 @@ CHANNELS = (
         "log.decision", "shoal.v1.log.{shard}.decision", journal.Decided, ("scheduler",), ("shoal replay",), "SHOAL_LOG"
     ),
     Channel(
+        "state.gpu", "shoal.v1.state.{shard}.gpu.{node}.{group}", state.GpuGroupRecord, ("gpu-reservation",), ("users",),
+        "SHOAL_STATE",
+    ),
+    Channel(
+        "query.reserve", "shoal.v1.q.gpu-reservation.reserve.{part}", queries.ReserveRequest, ("binder",),
+        ("gpu-reservation",),
+    ),
+    Channel(
+        "query.reserved", "_INBOX_binder.{id}", queries.ReserveReply, ("gpu-reservation",), ("binder",),
+    ),
+    Channel(
         "query.health", "shoal.v1.q.{service}.health", queries.HealthReply,
         ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation"), ("anyone",),
     ),

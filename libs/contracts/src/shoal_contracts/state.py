@@ -316,6 +316,21 @@ class ObjectRecord(Message, frozen=True, kw_only=True, tag="object.v1"):
     """The object's JSON without managedFields."""
 
 
+class GpuGroupRecord(Message, frozen=True, kw_only=True, tag="gpu.v1"):
+    """A shared GPU of a node, as its owner among the replicas of gpu-reservation has it in its ledger."""
+
+    node: str
+    group: str
+    device: str = ""
+    """UUID; empty until it is known."""
+    reservation: str = ""
+    """Name of the pod that holds it."""
+    used: float = 0.0
+    """Part of the device that its users take together."""
+    users: list[str] = []
+    """Pods that use it, as ``namespace/name``."""
+
+
 class SyncMark(Message, frozen=True, kw_only=True, tag="sync.v1"):
     """How far each kind has been read: kind -> resourceVersion up to which the state plane is complete."""
 
@@ -324,5 +339,13 @@ class SyncMark(Message, frozen=True, kw_only=True, tag="sync.v1"):
 
 
 StateMessage = (
-    PodRecord | NodeRecord | QueueRecord | GroupRecord | PriorityClassRecord | TopologyRecord | ObjectRecord | SyncMark
+    PodRecord
+    | NodeRecord
+    | QueueRecord
+    | GroupRecord
+    | PriorityClassRecord
+    | TopologyRecord
+    | ObjectRecord
+    | GpuGroupRecord
+    | SyncMark
 )

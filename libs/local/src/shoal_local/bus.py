@@ -37,7 +37,7 @@ PERMISSIONS: dict[str, list[str]] = {
         "shoal.v1.outcome.>", "shoal.v1.event.>", "$JS.ACK.SHOAL_DECISION.>", *_reader("SHOAL_DECISION"),
         "shoal.v1.q.gpu-reservation.reserve.*",
     ],
-    "gpu-reservation": [*_reader("SHOAL_STATE"), *_reader("SHOAL_DECISION")],
+    "gpu-reservation": ["shoal.v1.state.*.gpu.>", *_reader("SHOAL_STATE"), *_reader("SHOAL_DECISION")],
     "auditor": [*_reader("SHOAL_LOG")],
     "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
 }  # fmt: skip

@@ -11,8 +11,9 @@ from shoal_bus.bus import Served
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision
 from shoal_contracts.queries import Reserved, ReserveReply, ReserveRequest
-from shoal_contracts.state import PodRecord
+from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_gpu_reservation import metrics
+from shoal_gpu_reservation.books import Books
 from shoal_gpu_reservation.desk import Desk
 from shoal_gpu_reservation.ledger import Key, Ledger
 from shoal_gpu_reservation.manifest import PodSettings
@@ -55,11 +56,12 @@ class Service:
         config = context.config
         self._context, self._kube = context, kube
         self._ledger = Ledger()
-        self._nodes: set[str] = set()
+        self._nodes: dict[str, NodeRecord] = {}
         self._ownership = Ownership(context, kube, self._changed)
         self._desk = Desk(context, kube, self._ledger, self._ownership, config.reservation)
         self._mender = Mender(context, kube, recorder, self._desk)
         self._recount = Recount(context, kube, self._ledger)
+        self._books = Books(context, self._ledger, self._nodes, self._mine)
         self._watch = Watch(Patience(grace=config.grace, allocation=config.allocation_timeout))
         self._served: dict[int, Served] = {}
         self._current = asyncio.Event()
@@ -78,6 +80,7 @@ class Service:
             tasks.create_task(self._ownership.run())
             tasks.create_task(self._look())
             tasks.create_task(self._recount.run(self._mine))
+            tasks.create_task(self._books.run())
 
     def _mine(self, node: str) -> bool:
         return self._ownership.term(subjects.partition(node)) > 0
@@ -85,13 +88,16 @@ class Service:
     def _tell(self, changed: set[Key]) -> None:
         for key in changed:
             self._desk.tell(key)
+            self._books.touch(key)
 
     async def _follow_state(self) -> None:
         async for news in mirror(self._context, ("pod", "node")):
             if news.current:
                 self._current.set()
+            elif isinstance(news.record, NodeRecord):
+                self._nodes[news.names[0]] = news.record
             elif news.kind == "node":
-                (self._nodes.discard if news.record is None else self._nodes.add)(news.names[0])
+                self._nodes.pop(news.names[0], None)
             elif isinstance(news.record, PodRecord):
                 self._tell(self._ledger.pod(news.record))
             else:

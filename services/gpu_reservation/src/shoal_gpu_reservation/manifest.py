@@ -22,8 +22,8 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pull_policy: str = "IfNotPresent"
     service_account: str = "kai-resource-reservation"
     runtime_class: str = ""
-    requests: dict[str, str] = {"cpu": "1m", "memory": "32Mi"}
-    limits: dict[str, str] = {"cpu": "50m", "memory": "128Mi"}
+    requests: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "1m", "memory": "32Mi"})
+    limits: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "50m", "memory": "128Mi"})
 
 
 def pod_name(node: str, group: str) -> str:
