@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 
 .PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
-	bench-core bench-e2e bench-state bench-start conformance differential constraints clean
+	bench-core bench-e2e bench-state bench-share bench-start conformance differential constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-e2e: binaries ## pods per second from create to bound, beside kube-schedul
 
 bench-state: setup ## cluster-state: decode, publish, mirror
 	@$(RUN) tests/bench/cluster_state.py
+
+bench-share: binaries ## from decision to bound for a share of a reserved GPU, beside a plain pod
+	@$(RUN) tests/bench/share.py
 
 bench-start: binaries ## cold start of each service, with and without the numba cache
 	@$(RUN) tests/bench/start.py
