@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from shoal_bus import Bus, BusConfig, Change, Conflict, Item, NotAllowed, Unavailable
 from shoal_contracts import streams, subjects
 from shoal_contracts.streams import Stream
+from shoal_local.certs import Authority
 from shoal_testkit.nats import NatsServer
 
 
@@ -191,3 +195,82 @@ async def test_requests_are_answered(bus: Bus) -> None:
     assert b'"ready":true' in await bus.request(subjects.query("s", "health"), b"")
     with pytest.raises(Unavailable):
         await bus.request(subjects.query("nobody", "health"), b"", timeout=1)
+
+
+SECURE = """
+authorization {{ users: [{{user: "a", password: "{password}"}}] }}
+tls {{ cert_file: "{folder}/server.crt", key_file: "{folder}/server.key", handshake_first: true }}
+"""
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    made = Authority(tmp_path / "pki")
+    made.issue("server", "nats", hosts=("127.0.0.1",))
+    return made
+
+
+async def test_tls_with_an_authority_of_its_own(authority: Authority, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("right\n")
+    with NatsServer(SECURE.format(password="right", folder=authority.folder)) as server:
+        url = server.url.replace("nats:", "tls:")
+        async with Bus.connect(BusConfig(url, "t", "a", password_file=str(secret), ca_file=str(authority.ca))) as bus:
+            await bus.ensure([streams.STATE])
+            assert await bus.publish(subjects.state("node", "n"), b"{}") > 0
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            async with Bus.connect(BusConfig(url, "t", "a", "right", connect_timeout=0.5)):
+                pass
+
+
+async def test_the_password_is_not_sent_in_the_clear_where_tls_is_wanted(authority: Authority) -> None:
+    seen = bytearray()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"tls_required":false,"auth_required":true,"max_payload":1000}\r\n')
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(2):
+                while chunk := await reader.read(4096):
+                    seen.extend(chunk)
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(Unavailable):
+        async with Bus.connect(BusConfig(url, "t", "a", "secret-word", ca_file=str(authority.ca), connect_timeout=1.0)):
+            pass
+    server.close()
+    assert seen
+    assert b"secret-word" not in seen
+
+
+async def test_a_password_that_changed_is_used_for_the_next_connection(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("old")
+    users = 'authorization {{ users: [{{user: "a", password: "{}"}}] }}'
+    with NatsServer(users.format("old")) as server:
+        async with Bus.connect(BusConfig(server.url, "t", "a", password_file=str(secret))) as bus:
+            back = asyncio.Event()
+
+            async def came_back() -> None:
+                back.set()
+
+            bus.on_reconnect(came_back)
+            server.kill()
+            secret.write_text("new")
+            server.configure(users.format("new"))
+            server.start()
+            async with asyncio.timeout(15):
+                await back.wait()
+
+
+async def test_a_server_that_refuses_us_for_good_is_not_waited_for_in_silence(tmp_path: Path) -> None:
+    users = 'authorization {{ users: [{{user: "a", password: "{}"}}] }}'
+    with NatsServer(users.format("old")) as server:
+        async with Bus.connect(BusConfig(server.url, "t", "a", "old")) as bus:
+            ended = asyncio.create_task(bus.ended())
+            server.configure(users.format("new"))
+            server.send(signal.SIGHUP)
+            async with asyncio.timeout(15):
+                with pytest.raises(Unavailable, match="closed"):
+                    await ended

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from shoal_contracts.permissions import PUBLISH
 from shoal_local import binaries
-from shoal_local.bus import PERMISSIONS, configuration
+from shoal_local.bus import configuration
 from shoal_local.certs import Authority
 from shoal_local.process import started_at
 from shoal_local.standing import running
@@ -67,8 +68,8 @@ def test_certificates_are_signed_by_their_authority_and_keys_are_private(tmp_pat
 
 
 def test_each_service_has_a_user_of_its_own_with_least_rights() -> None:
-    assert set(PERMISSIONS) == {*SERVICES, "user", "auditor"}
-    text = json.loads(configuration({name: f"secret-{name}" for name in PERMISSIONS}))
+    assert set(PUBLISH) == {*SERVICES, "user", "auditor"}
+    text = json.loads(configuration({name: f"secret-{name}" for name in PUBLISH}))
     users = {u["user"]: u["permissions"] for u in text["authorization"]["users"]}
     may = {name: set(p["publish"]) for name, p in users.items()}
     assert [n for n, subjects in may.items() if "shoal.v1.decision.>" in subjects] == ["scheduler"]

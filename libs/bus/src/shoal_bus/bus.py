@@ -68,6 +68,10 @@ class Bus:
         """Whether the connection stands."""
         return self._connection.connected
 
+    async def ended(self) -> None:
+        """Wait until the connection was closed for good. Raises Unavailable then."""
+        await self._connection.ended()
+
     def on_reconnect(self, callback: Callback) -> None:
         """Call ``callback`` each time the server is back: owners make their streams again."""
         self._connection.on_reconnect(callback)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -17,6 +19,9 @@ from shoal_bus.errors import Unavailable
 
 log = logging.getLogger(__name__)
 Callback = Callable[[], Awaitable[None]]
+TRY = 10.0
+"""Seconds that one try of the first connection may take."""
+CLOSING = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,23 @@ class BusConfig:
     name: str
     user: str = ""
     password: str = ""
+    password_file: str = ""
+    """Read anew before each connection, so that a password may change; wins over ``password``."""
+    ca_file: str = ""
+    """Certificates of the authorities that may have signed the server's; empty: those of the system (``tls://`` only)."""
+    tls_first: bool = True
+    """Where TLS is spoken: before anything else, as a server with ``handshake_first`` expects it. False: the server says
+    first whether it wants TLS, so that someone between could have the password sent in the clear."""
+    replicas: int = 1
+    """Servers that keep a copy of each replicated stream."""
     timeout: float = 5.0
     """Seconds that a request may take."""
     connect_timeout: float = 30.0
     """Seconds until a first connection must stand."""
+
+    def secret(self) -> str:
+        """The password as it is now. Raises OSError."""
+        return Path(self.password_file).read_text().strip() if self.password_file else self.password
 
 
 class Connection:
@@ -42,6 +60,8 @@ class Connection:
         self.reconnects = 0
         self._callbacks: list[Callback] = []
         self._pending: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+        self._last: Exception | None = None
 
     @property
     def js(self) -> JetStreamContext:
@@ -70,35 +90,61 @@ class Connection:
         except Exception:
             log.exception("a callback after a reconnect failed")
 
+    async def _disconnected(self) -> None:
+        """Before the client connects again."""
+        try:
+            self.nc.options["password"] = self.config.secret()
+        except OSError as error:
+            log.warning("bus: the password can't be read: %s", error)
+
+    async def _was_closed(self) -> None:
+        self._closed.set()
+
+    async def ended(self) -> None:
+        """Wait until the client has given up for good (the server refuses us). Raises Unavailable then."""
+        await self._closed.wait()
+        raise Unavailable(f"the connection to {self.config.url} was closed: {self.nc.last_error or 'no reason given'}")
+
     async def _error(self, error: Exception) -> None:
+        self._last = error
         log.warning("bus: %s", error or type(error).__name__)
 
     async def open(self) -> None:
-        """Connect. Raises Unavailable when no server answers within ``connect_timeout``."""
+        """Connect. Raises Unavailable when no server answers within ``connect_timeout``, OSError for a missing CA file."""
         options: dict[str, Any] = {"reconnect_time_wait": 0.5}
-        if self.config.user:
-            options |= {"user": self.config.user, "password": self.config.password}
-        deadline = asyncio.get_running_loop().time() + self.config.connect_timeout
+        if self.config.ca_file or self.config.url.startswith("tls:"):
+            options["tls"] = ssl.create_default_context(cafile=self.config.ca_file or None)
+            options["tls_handshake_first"] = self.config.tls_first
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.connect_timeout
         while True:
             try:
-                await self.nc.connect(
-                    self.config.url,
-                    name=self.config.name,
-                    error_cb=self._error,
-                    reconnected_cb=self._reconnected,
-                    max_reconnect_attempts=-1,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    connect_timeout=5,
-                    inbox_prefix=f"_INBOX_{self.config.user}" if self.config.user else "_INBOX",
-                    allow_reconnect=True,
-                    **options,
-                )
+                if self.config.user:
+                    options |= {"user": self.config.user, "password": self.config.secret()}
+                # The client tries for ever by itself: an end, so that a password that changed is read.
+                async with asyncio.timeout(min(TRY, max(0.1, deadline - loop.time()))):
+                    await self.nc.connect(
+                        self.config.url,
+                        name=self.config.name,
+                        error_cb=self._error,
+                        reconnected_cb=self._reconnected,
+                        disconnected_cb=self._disconnected,
+                        closed_cb=self._was_closed,
+                        max_reconnect_attempts=-1,
+                        ping_interval=5,
+                        max_outstanding_pings=2,
+                        connect_timeout=5,
+                        inbox_prefix=f"_INBOX_{self.config.user}" if self.config.user else "_INBOX",
+                        allow_reconnect=True,
+                        **options,
+                    )
                 return
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                await self.nc.close()
-                if asyncio.get_running_loop().time() > deadline:
-                    raise Unavailable(f"no NATS at {self.config.url}: {error or type(error).__name__}") from error
+                reason = str(error) or str(self._last or "") or type(error).__name__
+                await self._let_go()
+                self._closed.clear()
+                if loop.time() >= deadline:
+                    raise Unavailable(f"no NATS at {self.config.url}: {reason}") from error
                 self.nc = Client()
                 await asyncio.sleep(0.3)
 
@@ -107,7 +153,13 @@ class Connection:
         for task in list(self._pending):
             task.cancel()
         await asyncio.gather(*self._pending, return_exceptions=True)
-        await self.nc.close()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Close the client; after a handshake that failed it would wait for ever for its socket's end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await self.nc.close()
 
 
 @asynccontextmanager

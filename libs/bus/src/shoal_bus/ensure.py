@@ -12,6 +12,10 @@ from shoal_bus.connection import Connection
 from shoal_bus.errors import NotAllowed, Unavailable
 from shoal_contracts.streams import Consumer, Stream
 
+COMPARED = (
+    "subjects", "max_msgs_per_subject", "max_age", "max_bytes", "allow_atomic", "allow_msg_ttl", "num_replicas",
+)  # fmt: skip
+
 
 def stream_config(stream: Stream, replicas: int) -> api.StreamConfig:
     """The server's configuration of a stream; ``replicas`` counts for the replicated ones."""
@@ -43,9 +47,9 @@ def consumer_config(consumer: Consumer) -> api.ConsumerConfig:
     )
 
 
-async def ensure_stream(connection: Connection, stream: Stream, replicas: int = 1) -> None:
+async def ensure_stream(connection: Connection, stream: Stream) -> None:
     """Make the stream, or bring its limits up to date. Raises NotAllowed if its storage differs, Unavailable."""
-    wanted = stream_config(stream, replicas)
+    wanted = stream_config(stream, connection.config.replicas)
     try:
         try:
             info = await connection.js.stream_info(stream.name)
@@ -58,10 +62,7 @@ async def ensure_stream(connection: Connection, stream: Stream, replicas: int = 
         have = info.config
         if have.storage != wanted.storage:
             raise NotAllowed(f"stream {stream.name} has storage {have.storage}: remove it by hand to change that")
-        same = all(
-            getattr(have, name) == getattr(wanted, name)
-            for name in ("subjects", "max_msgs_per_subject", "max_age", "max_bytes", "allow_atomic", "allow_msg_ttl")
-        )
+        same = all(getattr(have, name) == getattr(wanted, name) for name in COMPARED)
         if not same:
             await connection.js.update_stream(wanted)
     except js_errors.APIError as error:

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     log = commands.add_parser("log", help="write the scheduler's log of inputs and decisions as JSON lines")
     log.add_argument("--nats", required=True, metavar="URL", help="the bus, as nats://host:port")
     log.add_argument("--password-file", required=True, type=Path, help=f"password of the user {AUDITOR}")
+    log.add_argument("--ca-file", type=Path, help="certificate of the authority that signed the server's, where it speaks TLS")
     log.add_argument("--shard", default=subjects.DEFAULT_SHARD)
     log.set_defaults(run=_log)
     again = commands.add_parser("replay", help="run the cycles of a log again and compare what they decide")
@@ -60,7 +61,7 @@ def _simulate(given: argparse.Namespace) -> int:
 
 
 def _log(given: argparse.Namespace) -> int:
-    count = asyncio.run(fetch(given.nats, given.password_file, given.shard, sys.stdout.buffer))
+    count = asyncio.run(fetch(given.nats, given.password_file, given.ca_file, given.shard, sys.stdout.buffer))
     print(f"{count} messages", file=sys.stderr)
     return 0
 

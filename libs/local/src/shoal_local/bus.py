@@ -8,49 +8,16 @@ import shutil
 import socket
 from pathlib import Path
 
+from shoal_contracts.permissions import PUBLISH, permissions
 from shoal_local.process import Child
 from shoal_testkit.nats import binary, free_port
-
-
-def _owner(stream: str) -> list[str]:
-    return [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("INFO", "CREATE", "UPDATE")]
-
-
-def _reader(stream: str) -> list[str]:
-    return [
-        f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.CONSUMER.CREATE.{stream}",
-        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*", f"$JS.API.STREAM.MSG.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.>",
-        f"$JS.API.CONSUMER.INFO.{stream}.*",
-    ]  # fmt: skip
-
-
-PERMISSIONS: dict[str, list[str]] = {
-    "cluster-state": ["shoal.v1.state.>", *_owner("SHOAL_STATE"), *_reader("SHOAL_STATE")],
-    "pod-grouper": [*_reader("SHOAL_STATE")],
-    "queue-controller": [*_reader("SHOAL_STATE")],
-    "scheduler": [
-        "shoal.v1.decision.>", "shoal.v1.outcome.>", "shoal.v1.event.>", "shoal.v1.log.>", *_reader("SHOAL_STATE"),
-        *_reader("SHOAL_DECISION"), *_owner("SHOAL_DECISION"), *_owner("SHOAL_EVENT"), *_owner("SHOAL_LOG"),
-        "$JS.API.STREAM.PURGE.SHOAL_DECISION", "$JS.API.CONSUMER.DURABLE.CREATE.SHOAL_DECISION.binder",
-    ],
-    "binder": [
-        "shoal.v1.outcome.>", "shoal.v1.event.>", "$JS.ACK.SHOAL_DECISION.>", *_reader("SHOAL_DECISION"),
-        "shoal.v1.q.gpu-reservation.reserve.*",
-    ],
-    "gpu-reservation": ["shoal.v1.state.*.gpu.>", *_reader("SHOAL_STATE"), *_reader("SHOAL_DECISION")],
-    "auditor": [*_reader("SHOAL_LOG")],
-    "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
-}  # fmt: skip
-"""User -> subjects that it may publish to; all may answer requests and use their own inbox."""
 
 
 def configuration(passwords: dict[str, str]) -> str:
     """The server's configuration with one user for each entry."""
     users = []
     for name, password in sorted(passwords.items()):
-        subscribe = [f"_INBOX_{name}.>"] + ([f"shoal.v1.q.{name}.>"] if name not in ("user", "auditor") else [])
-        permissions = {"publish": PERMISSIONS[name], "subscribe": subscribe, "allow_responses": True}
-        users.append({"user": name, "password": password, "permissions": permissions})
+        users.append({"user": name, "password": password, "permissions": permissions(name)})
     return json.dumps({"authorization": {"users": users}, "max_payload": 1 << 20}, indent=1)
 
 
@@ -71,7 +38,7 @@ class LocalBus:
         """Start (again, on the same port). Raises NotStarted."""
         self.folder.mkdir(parents=True, exist_ok=True)
         passwords = {}
-        for user in PERMISSIONS:
+        for user in PUBLISH:
             path = self.password_file(user)
             if not path.exists():
                 path.touch(mode=0o600)

@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from shoal_local import access, binaries
+from shoal_local import binaries
 from shoal_local.certs import Authority
 from shoal_local.process import Child, NotStarted
-from shoal_model import crds, labels
+from shoal_model import access, crds, labels
 from shoal_testkit.nats import free_port
 
 LIMIT = 90.0

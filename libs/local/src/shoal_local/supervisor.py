@@ -90,17 +90,16 @@ class Supervisor:
         def ready() -> bool:
             nonlocal last
             status, last = self.http(name, "/readyz")
-            return status == 200 or (status == 503 and self._standby(name, last))
+            return status == 200 and (last == "ok\n" or self._standby(name))
 
         try:
             child.wait_until(ready, limit, "ready")
         except NotStarted as error:
             raise NotStarted(f"{error}\n{last}") from error
 
-    def _standby(self, name: str, text: str) -> bool:
-        """Whether a further replica waits for the leadership: until it has that, it is as ready as it gets."""
-        replicas = sum(n.rpartition("-")[0] == name.rpartition("-")[0] for n in self.names)
-        return replicas > 1 and "waiting for leadership" in text.splitlines()
+    def _standby(self, name: str) -> bool:
+        """Whether it may be that another replica leads; one alone has to."""
+        return sum(n.rpartition("-")[0] == name.rpartition("-")[0] for n in self.names) > 1
 
     def environment(self, name: str) -> dict[str, str]:
         """What a replica is told."""

@@ -23,6 +23,12 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     nats_password: str = ""
     """Better: a file."""
     nats_password_file: str = ""
+    nats_ca_file: str = ""
+    """Certificate of the authority that signed the server's: the bus is spoken to by TLS then."""
+    nats_tls_first: bool = True
+    """TLS before anything else; off only for a server that does not do so (it lacks ``handshake_first``)."""
+    nats_replicas: int = 1
+    """Servers that keep a copy of each replicated stream: 1, or 3 where NATS is a cluster."""
     http_port: int = 0
     """Port of health and metrics; 0: any free one."""
     http_host: str = "127.0.0.1"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shoal_kube import Election, Kube
+from shoal_service.http import LEADERSHIP
 from shoal_service.main import Context
 
 
@@ -23,7 +24,7 @@ async def leading(context: Context[Any], kube: Kube, lease: str) -> AsyncIterato
     if not context.config.elect:
         yield None
         return
-    context.wait_for("leadership")
+    context.wait_for(LEADERSHIP)
     election = Election(kube, context.config.namespace, lease, context.identity, context.clock, context.config.lease_seconds)
 
     async def stand() -> None:
@@ -32,7 +33,7 @@ async def leading(context: Context[Any], kube: Kube, lease: str) -> AsyncIterato
 
     task = context.start(stand(), f"lease {lease}")
     await election.leading.wait()
-    context.have("leadership")
+    context.have(LEADERSHIP)
     context.log.info("leading", lease=lease)
     try:
         yield election

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import uvloop
@@ -78,10 +77,11 @@ class Context(Generic[ConfigT]):
 Start = Callable[[Context[ConfigT]], Awaitable[None]]
 
 
-def _password(config: Common) -> str:
-    if config.nats_password_file:
-        return Path(config.nats_password_file).read_text().strip()
-    return config.nats_password
+def _bus_config(name: str, config: Common) -> BusConfig:
+    return BusConfig(
+        config.nats_url, name, config.nats_user, config.nats_password, config.nats_password_file, config.nats_ca_file,
+        config.nats_tls_first, config.nats_replicas,
+    )  # fmt: skip
 
 
 async def _serve(name: str, config: ConfigT, start: Start[ConfigT]) -> None:
@@ -96,8 +96,8 @@ async def _serve(name: str, config: ConfigT, start: Start[ConfigT]) -> None:
         loop.add_signal_handler(number, main.cancel)
     async with serving(config.http_host, config.http_port, config.http_port_file, lambda: sorted(waiting)) as port:
         log.info("starting", identity=identity, http_port=port)
-        settings = BusConfig(config.nats_url, name, config.nats_user, _password(config))
-        async with Bus.connect(settings) as bus, asyncio.TaskGroup() as tasks:
+        async with Bus.connect(_bus_config(name, config)) as bus, asyncio.TaskGroup() as tasks:
+            tasks.create_task(bus.ended(), name="bus")
             context = Context(name, config, bus, SystemClock(), log, tasks, os.environ.get("KUBECONFIG"), identity, waiting)
             waiting.discard("bus")
 

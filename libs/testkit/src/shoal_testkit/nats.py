@@ -50,6 +50,16 @@ class NatsServer:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
 
+    def configure(self, config: str) -> None:
+        """Another configuration, read at the next start or SIGHUP."""
+        self._config = config
+        (self.folder / "nats.conf").write_text(config)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process, "it does not run"
+        self._process.send_signal(number)
+
     def start(self, limit: float = 10.0) -> None:
         """Start and wait until it listens. Raises TimeoutError with the log's end."""
         command = [binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js")]
