@@ -47,12 +47,14 @@ class Election:
     def __init__(self, kube: Kube, namespace: str, name: str, identity: str, clock: Any, duration: float = 6.0) -> None:
         self._kube, self._namespace, self._name, self.identity = kube, namespace, name, identity
         self._clock, self.duration = clock, duration
-        self.renew_every = duration / 6
+        self.renew_every = duration / 8
         self.leading = asyncio.Event()
         self.lost = asyncio.Event()
         """Set when a leader has lost the Lease."""
         self._seen: tuple[str, float] = ("", 0.0)
         self._renewed = 0.0
+        self._mine: tuple[str, int] | None = None
+        """(resourceVersion, transitions) of the Lease as we wrote it last."""
         self._write = asyncio.Lock()
 
     async def _read(self) -> _Lease | None:
@@ -82,10 +84,16 @@ class Election:
         """Take or renew the Lease; True if it is ours now. Raises KubeError."""
         began = self._clock.monotonic()
         async with self._write:
+            if self._mine is not None:
+                # Nobody else has written it, or the version is refused and it is read the next time.
+                version, transitions = self._mine
+                self._mine = None
+                self._note(await self._patch(self._body(transitions, version)), began)
+                return True
             lease = await self._read()
             if lease is None:
-                await self._kube.call("POST", LEASES.path("", self._namespace), self._body(0), retry=False)
-                self._renewed = began
+                path = LEASES.path("", self._namespace)
+                self._note(await self._kube.call("POST", path, self._body(0), retry=False), began)
                 return True
             holder, version = lease.spec.holder_identity, lease.metadata.resource_version
             if self._seen[0] != version:
@@ -93,15 +101,17 @@ class Election:
             if holder not in ("", self.identity) and began - self._seen[1] < self.duration:
                 return False
             transitions = lease.spec.lease_transitions + (holder != self.identity)
-            await self._kube.call(
-                "PATCH",
-                LEASES.path(self._name, self._namespace),
-                self._body(transitions, version),
-                content="application/merge-patch+json",
-                retry=False,
-            )
-            self._renewed = began
+            self._note(await self._patch(self._body(transitions, version)), began)
             return True
+
+    async def _patch(self, body: dict[str, Any]) -> bytes:
+        path = LEASES.path(self._name, self._namespace)
+        return await self._kube.call("PATCH", path, body, content="application/merge-patch+json", retry=False)
+
+    def _note(self, answer: bytes, began: float) -> None:
+        """The Lease is ours, renewed when the request began."""
+        lease = _DECODER.decode(answer)
+        self._mine, self._renewed = (lease.metadata.resource_version, lease.spec.lease_transitions), began
 
     async def run(self) -> None:
         """Stand for election until cancelled; returns (with ``lost`` set) when the Lease was lost."""
@@ -139,13 +149,7 @@ class Election:
                     "metadata": {"resourceVersion": lease.metadata.resource_version},
                     "spec": {"holderIdentity": ""},
                 }
-                await self._kube.call(
-                    "PATCH",
-                    LEASES.path(self._name, self._namespace),
-                    patch,
-                    content="application/merge-patch+json",
-                    retry=False,
-                )
+                await self._patch(patch)
         except KubeError as error:
             log.info("lease %s not released: %s", self._name, error)
 
@@ -165,13 +169,8 @@ class Election:
                     "annotations": {labels.EPOCH: str(epoch)},
                 }
             }
-            await self._kube.call(
-                "PATCH",
-                LEASES.path(self._name, self._namespace),
-                patch,
-                content="application/merge-patch+json",
-                retry=False,
-            )
+            self._mine = None
+            await self._patch(patch)
             return epoch
 
 

@@ -110,6 +110,8 @@ class Supervisor:
             "SHOAL_NATS_PASSWORD_FILE": str(self._bus.password_file(service)),
             "SHOAL_HTTP_PORT_FILE": str(self.port_file(name)),
             "KUBECONFIG": str(self._plane.kubeconfig_for(service, self._api_url)),
+            # All of it shares this machine's cores: the API server may be busy for longer than the default lasts.
+            "SHOAL_LEASE_SECONDS": "6",
         } | self._extra  # fmt: skip
 
     def spawn(self, name: str, **extra: str) -> None:

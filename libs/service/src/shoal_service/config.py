@@ -40,7 +40,7 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Of the services' own objects, such as Leases."""
     elect: bool = True
     """Whether replicas elect a leader; off for one process alone."""
-    lease_seconds: float = 6.0
+    lease_seconds: float = 2.0
     """How long a leader that says nothing stays leader."""
     log_level: str = "info"
     trace_ratio: float = 0.0

@@ -22,7 +22,10 @@ from shoal_service.leader import leading
 
 NAME = "cluster-state"
 BATCH = 2048
-MARK_EVERY = 1.0
+MARK_EVERY = 0.25
+"""Seconds; a scheduler that takes over waits for a mark."""
+CHECK_EVERY = 1.0
+"""Seconds between two looks at the stream while nothing is published."""
 KINDS: dict[str, Resource] = {
     "node": resources.NODES,
     "queue": resources.QUEUES,
@@ -106,11 +109,11 @@ class Service:
             self._picture.put(subject, encode(record), sent)
 
     async def publish(self) -> None:
-        """Publish what changed, for ever, and about once a second how far it goes."""
+        """Publish what changed, for ever, and a few times a second how far it goes."""
         await self._complete.wait()
         await self._compare()
         self._context.have("state plane")
-        clock, marked = self._context.clock, 0.0
+        clock, marked, checked = self._context.clock, 0.0, 0.0
         while True:
             while self._picture.dirty:
                 await self._publish(self._picture.take(BATCH))
@@ -124,7 +127,9 @@ class Service:
                 async with asyncio.timeout(MARK_EVERY):
                     await self._news.wait()
             except TimeoutError:
-                await self._check_stream()
+                if clock.monotonic() - checked >= CHECK_EVERY:
+                    await self._check_stream()
+                    checked = clock.monotonic()
 
     async def _publish(self, changes: list[tuple[str, Entry | None]]) -> None:
         items = []
@@ -190,11 +195,11 @@ class Service:
 
 
 async def start(context: Context[Config]) -> None:
-    """Lead, then watch and publish."""
+    """Watch, and publish as the leader."""
     context.wait_for("state plane")
     config = context.config
     settings = KubeConfig(context.kubeconfig, "shoal-cluster-state", config.qps, config.burst)
-    async with Kube.connect(settings) as kube, leading(context, kube, "shoal-cluster-state"):
+    async with Kube.connect(settings) as kube:
         service = Service(context, kube)
 
         async def again() -> None:
@@ -204,7 +209,9 @@ async def start(context: Context[Config]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for kind, resource in KINDS.items():
                 tasks.create_task(service.watch(kind, resource), name=f"watch {kind}")
-            tasks.create_task(service.publish(), name="publish")
+            # A standby watches as well, so that it has the picture when it is to lead.
+            async with leading(context, kube, "shoal-cluster-state"):
+                await service.publish()
 
 
 def main() -> None:

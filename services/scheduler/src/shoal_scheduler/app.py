@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shoal_contracts import streams
 from shoal_core import warm
 from shoal_kube import Kube, KubeConfig, Recorder
 from shoal_scheduler.loop import Loop
@@ -13,7 +12,6 @@ from shoal_scheduler.marks import Marks
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Common, Context, run
 from shoal_service.events import Events
-from shoal_service.leader import leading
 
 NAME = "scheduler"
 
@@ -38,30 +36,26 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
 
 
 async def start(context: Context[Config]) -> None:
-    """Warm up, lead, take the epoch, and decide until the end."""
+    """Warm up, follow, lead when it is our turn, and decide until the end."""
     context.wait_for("kernels")
     context.wait_for("state")
     config = context.config
     await asyncio.get_running_loop().run_in_executor(None, warm)
     context.have("kernels")
     settings = KubeConfig(context.kubeconfig, "shoal-scheduler", config.qps, config.burst)
-    async with Kube.connect(settings) as kube, leading(context, kube, f"shoal-scheduler-{config.shard}") as election:
+    async with Kube.connect(settings) as kube:
         recorder = Recorder(kube, NAME, context.clock)
         reporter = Reporter(context, kube, recorder, config.settle)
         events = Events(context)
         marks = Marks(context, kube, recorder)
-        loop = Loop(context, kube, election, reporter, marks, events)
+        loop = Loop(context, kube, reporter, marks, events)
 
-        async def streams_again() -> None:
-            await context.bus.ensure([streams.DECISION, streams.EVENT, streams.LOG], [streams.BINDER])
-
-        context.bus.on_reconnect(streams_again)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(recorder.run())
             tasks.create_task(reporter.run())
             tasks.create_task(marks.run())
             tasks.create_task(events.run())
-            tasks.create_task(loop.run())
+            tasks.create_task(loop.run(f"shoal-scheduler-{config.shard}"))
 
 
 def main() -> None:

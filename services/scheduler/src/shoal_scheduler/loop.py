@@ -31,10 +31,12 @@ from shoal_scheduler.marks import Marks
 from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
 from shoal_scheduler.reservations import Reservations
+from shoal_scheduler.standby import Standby
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
 from shoal_service.failpoint import reach
+from shoal_service.leader import leading
 from shoal_service.mirror import News, mirror
 
 if TYPE_CHECKING:
@@ -48,16 +50,16 @@ _POD = msgspec.json.Decoder(objects.Pod)
 class Loop:
     """Decides as the leader of one epoch. ``run`` ends only by an error: then the process ends, and another leads."""
 
-    def __init__(
-        self, context: Context[Config], kube: Kube, election: Election | None, reporter: Reporter, marks: Marks, events: Events
-    ) -> None:
-        self._context, self._kube, self._election = context, kube, election
+    def __init__(self, context: Context[Config], kube: Kube, reporter: Reporter, marks: Marks, events: Events) -> None:
+        self._context, self._kube = context, kube
+        self._election: Election | None = None
         self._reporter, self._marks, self._events = reporter, marks, events
         self._cluster = Cluster(settings(context.config))
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation)
         self._membership = Membership()
         self._reservations = Reservations()
+        self._standby: Standby | None = Standby()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
@@ -70,7 +72,7 @@ class Loop:
         """Pod -> its last news."""
         self._holds: dict[str, float] = {}
         self._mark = 0
-        """Everything that the state plane held up to this sequence is in the inbox."""
+        """Everything that the state plane held up to this sequence was told."""
         self._closing: dict[str, int] = {}
         self._waiting_told: dict[str, None] = {}
         """Group events that were published, oldest first."""
@@ -78,21 +80,28 @@ class Loop:
         self._touching = asyncio.Semaphore(TOUCHES)
         self._tasks: asyncio.TaskGroup
 
-    async def run(self) -> None:
-        """Follow, take over, decide."""
+    async def run(self, lease: str) -> None:
+        """Follow, wait for the Lease, take over, decide."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._follow_state())
-            await self._context.retry("scheduler.streams", self._streams)
             await self._complete.wait()
-            await self._take_over()
-            self._tasks.create_task(self._follow_outcomes())
-            self._tasks.create_task(self._journal.run())
             self._context.have("state")
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*COLLECTION)
-            while True:
-                await self._turn()
+            async with leading(self._context, self._kube, lease) as self._election:
+                await self._lead()
+
+    async def _lead(self) -> None:
+        self._context.bus.on_reconnect(self._streams)
+        await self._context.retry("scheduler.streams", self._streams)
+        await self._take_over()
+        self._tasks.create_task(self._follow_outcomes())
+        self._tasks.create_task(self._journal.run())
+        gc.set_threshold(*COLLECTION)
+        await self._turn()
+        # What stands now stays: it need not be looked through again.
+        gc.collect()
+        gc.freeze()
+        while True:
+            await self._turn()
 
     # input
 
@@ -101,6 +110,8 @@ class Loop:
             if news.current:
                 self._mark = news.mark
                 self._complete.set()
+            elif self._standby is not None:
+                self._standby.take(news)
             else:
                 self._inbox.append(news)
             self._wake.set()
@@ -130,6 +141,10 @@ class Loop:
         epoch = await self._reign(before)
         # What the leader before saw, and closed its decisions by, must be seen here too.
         seen = await bus.last_seq(streams.STATE.name)
+        assert self._standby is not None
+        self._inbox.extend(self._standby.held())
+        self._standby = None
+        self._drain_state()
         async with asyncio.timeout(60):
             while self._mark <= seen:
                 self._wake.clear()
