@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 
 .PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
-	bench-core bench-e2e bench-state bench-share bench-failover bench-start conformance differential constraints clean
+	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-start conformance differential constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-share: binaries ## from decision to bound for a share of a reserved GPU, b
 
 bench-failover: binaries ## kill -9 of the leading scheduler to the first binding, 1,000 nodes and 10,000 pods
 	@$(RUN) tests/bench/failover.py
+
+bench-binders: setup ## bindings per second with 1, 2 and 4 binders
+	@$(RUN) tests/bench/binders.py
 
 bench-start: binaries ## cold start of each service, with and without the numba cache
 	@$(RUN) tests/bench/start.py

@@ -38,7 +38,7 @@ async def populate(api: Api, count: int, pods: int) -> None:
     await api.post("/apis/scheduling.run.ai/v2/queues", workload.queue("bench"))
 
     def running(i: int) -> dict[str, Any]:
-        found = workload.pod(f"old-{i}", "bench", queue="bench", gpus=i % 5 < 2)
+        found = workload.pod(f"old-{i}", "bench", queue="bench", gpus=int(i % 5 < 2))
         found["spec"]["nodeName"] = f"node-{i % count:05d}"
         return found
 

@@ -45,7 +45,7 @@ class Committer:
 
     def __init__(self, bus: Bus, shard: str, epoch: int, epoch_seq: int) -> None:
         self._bus, self._shard, self.epoch, self._epoch_seq = bus, shard, epoch, epoch_seq
-        self._batches = 0
+        self.batches = 0
 
     def _item(self, decision: Decision, terms: Terms) -> Item:
         trace = terms.traces.get(decision.uid, "")
@@ -74,8 +74,8 @@ class Committer:
             subjects.decision("_fence", shard=self._shard), b"{}", expect=self._epoch_seq,
             expect_subject=subjects.epoch(shard=self._shard), ttl=60.0,
         )  # fmt: skip
-        self._batches += 1
-        name = f"{self.epoch}-{self._batches}"
+        self.batches += 1
+        name = f"{self.epoch}-{self.batches}"
         try:
             done = await self._bus.commit([fence, *items], name)
         except Conflict:
