@@ -4,7 +4,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 
 .PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
-	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-start conformance differential constraints clean
+	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-failover: binaries ## kill -9 of the leading scheduler to the first bindin
 
 bench-binders: setup ## bindings per second with 1, 2 and 4 binders
 	@$(RUN) tests/bench/binders.py
+
+bench-rest: binaries ## memory and CPU of every service at rest
+	@$(RUN) tests/bench/rest.py
 
 bench-start: binaries ## cold start of each service, with and without the numba cache
 	@$(RUN) tests/bench/start.py
