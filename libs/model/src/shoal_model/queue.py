@@ -30,9 +30,14 @@ def place_problem(queue: QueueRecord, queues: Mapping[str, QueueRecord]) -> str:
     seen, at = {queue.name}, queue.parent
     while at:
         if at in seen:
-            return f"spec.parentQueue: queue {queue.name} is its own ancestor; nothing is scheduled from it"
+            return (
+                f"spec.parentQueue: queue {queue.name} is its own ancestor; nothing is scheduled from it: name another parent"
+            )
         if at not in queues:
-            return f"spec.parentQueue: queue {at} does not exist; nothing is scheduled from {queue.name} until it does"
+            return (
+                f"spec.parentQueue: queue {at} does not exist; nothing is scheduled from {queue.name} until it does:"
+                " create it, or name another parent"
+            )
         seen.add(at)
         at = queues[at].parent
     return ""
