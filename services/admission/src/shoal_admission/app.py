@@ -15,6 +15,7 @@ from shoal_admission.server import Review, serving, tls_context
 from shoal_contracts.state import QueueRecord
 from shoal_kube import Kube, KubeConfig
 from shoal_kube.admission import Request, Verdict
+from shoal_model.access import ADMISSION_SECRET
 from shoal_service import Common, Context, run
 from shoal_service.metrics import UNEXPECTED
 from shoal_service.mirror import mirror
@@ -52,7 +53,7 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Name of the Service; the certificate is for <service>.<namespace>.svc."""
     hosts: str = ""
     """Further names and addresses for the certificate, with commas."""
-    secret: str = "shoal-admission-tls"
+    secret: str = ADMISSION_SECRET
     certificate_folder: str = ""
     """Folder of tls.crt and tls.key that somebody else renews (cert-manager); empty: our own, in the Secret."""
     certificate_every: float = 30.0
