@@ -223,8 +223,8 @@ def _share(pod: Pod, at: Target, uid: str, rules: Rules) -> list[Operation]:
         wanted.append(_from_config(sharing.MEMORY_LIMIT, names.values, optional=True))
     operations += _set_env(where, container.env or [], wanted)
     sources = container.env_from or []
-    if all((s.get("configMapRef") or {}).get("name") != names.direct for s in sources):
-        source = {"configMapRef": {"name": names.direct, "optional": False}}
+    source = {"configMapRef": {"name": names.direct, "optional": False}}
+    if source not in sources:
         operations.append({"op": "add", "path": f"{where}/envFrom", "value": [*sources, source]})
     volumes, volume = spec.volumes or [], sharing.volume_name(names.values)
     if all(v.get("name") != volume for v in volumes):

@@ -134,9 +134,10 @@ def configurations(settings: Settings) -> list[dict[str, Any]]:
         "podgroup-validation.kai.scheduler", VALIDATE_GROUP, "scheduling.run.ai", "v2alpha2", "podgroups", both, "Ignore",
         "Namespaced",
     )  # fmt: skip
-    # Most groups have a minMember and no more: the schema alone says all about it. Durations are checked here.
-    told = "['minSubGroup', 'subGroups', 'preemptionDelay', 'stalenessGracePeriod']"
-    groups["matchConditions"] = [_spec_changed(f"has(object.spec) && {told}.exists(k, k in object.spec)")]
+    # Most groups have a minMember and no more: the schema alone says all about it.
+    told = "has(object.spec.minSubGroup) || has(object.spec.preemptionDelay) || has(object.spec.stalenessGracePeriod)"
+    parts = "(has(object.spec.subGroups) && object.spec.subGroups.size() > 0)"
+    groups["matchConditions"] = [_spec_changed(f"has(object.spec) && ({told} || {parts})")]
     return [
         configuration("MutatingWebhookConfiguration", MUTATING, [mutate]),
         configuration(
