@@ -72,6 +72,13 @@ def test_group_subgroup_and_condition() -> None:
         ({"gpu-memory": "²"}, "positive number of MiB"),
         ({"gpu-fraction": "0.5", "gpu-fraction-num-devices": "0"}, "from 1 to"),
         ({"gpu-fraction-num-devices": "2"}, "needs gpu-fraction"),
+        ({"gpu-fraction": "500m"}, "between 0 and 1"),
+        ({"gpu-fraction": " 0.5"}, "between 0 and 1"),
+        ({"gpu-fraction": "NaN"}, "between 0 and 1"),
+        ({"gpu-memory": "1" * 13}, "positive number of MiB"),
+        ({"mps": "true"}, "is for shared GPUs"),
+        ({"gpu-fraction": "0.5", "gpu-fraction-container-name": "b"}, "no container of that name; it has a"),
+        ({"gpu-fraction": "0.5", "runai/shared-gpu-configmap": "../x"}, "no ConfigMap can have that name"),
     ],
 )
 def test_a_malformed_annotation_is_told(notes: dict[str, str], told: str) -> None:
@@ -106,9 +113,9 @@ def test_a_queue_without_resources_is_told() -> None:
     ("spec", "told"),
     [
         ({"minMember": -1}, "negative"),
-        ({"minMember": 1, "minSubGroup": 1}, "exclude each other"),
-        ({"subGroups": [{"name": "a"}, {"name": "a"}]}, "stands twice"),
-        ({"subGroups": [{"name": "a", "parent": "b"}]}, "is not a subgroup"),
+        ({"minMember": 1, "minSubGroup": 1}, "mutually exclusive"),
+        ({"subGroups": [{"name": "a"}, {"name": "a"}]}, "duplicate subgroup name"),
+        ({"subGroups": [{"name": "a", "parent": "b"}]}, "was not found among the subgroups"),
         ({"subGroups": [{"name": "a", "parent": "b"}, {"name": "b", "parent": "a"}]}, "its own ancestor"),
         ({"preemptionDelay": "soon"}, "spec.preemptionDelay: not a duration"),
     ],

@@ -34,6 +34,7 @@ PUBLISH: dict[str, list[str]] = {
         "shoal.v1.q.gpu-reservation.reserve.*",
     ],
     "gpu-reservation": ["shoal.v1.state.*.gpu.>", *_reader("SHOAL_STATE"), *_reader("SHOAL_DECISION")],
+    "admission": [*_reader("SHOAL_STATE")],
     "auditor": [*_reader("SHOAL_LOG")],
     "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
 }  # fmt: skip

@@ -29,6 +29,7 @@ class Resource:
 PODS = Resource("Pod", "/api/v1", "pods")
 NODES = Resource("Node", "/api/v1", "nodes", namespaced=False)
 CONFIG_MAPS = Resource("ConfigMap", "/api/v1", "configmaps")
+SECRETS = Resource("Secret", "/api/v1", "secrets")
 EVENTS = Resource("Event", "/api/v1", "events")
 QUEUES = Resource("Queue", "/apis/scheduling.run.ai/v2", "queues", namespaced=False)
 POD_GROUPS = Resource("PodGroup", "/apis/scheduling.run.ai/v2alpha2", "podgroups")

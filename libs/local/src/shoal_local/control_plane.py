@@ -30,6 +30,12 @@ ISSUER = "https://kubernetes.default.svc"
 TOKEN_SECONDS = 86_400
 
 
+RUNTIME_CLASS = {
+    "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia",
+}  # fmt: skip
+"""Made by NVIDIA's operator in a real cluster; pods with a share of a GPU get it at admission."""
+
+
 class Refused(Exception):
     """The API server refused a request; ``status`` is the HTTP status."""
 
@@ -226,7 +232,7 @@ class ControlPlane:
         group = found["apiVersion"]
         root = "/api/v1" if group == "v1" else f"/apis/{group}"
         kind = found["kind"].lower()
-        plural = {"priorityclass": "priorityclasses", "topology": "topologies"}.get(kind, kind + "s")
+        plural = kind + ("es" if kind.endswith("s") else "s") if kind != "topology" else "topologies"
         namespace = found["metadata"].get("namespace")
         middle = f"/namespaces/{namespace}" if namespace else ""
         path = f"{root}{middle}/{plural}/{found['metadata']['name']}?fieldManager=shoal-local&force=true"
@@ -260,7 +266,7 @@ class ControlPlane:
         """CRDs, priority classes, and the services' accounts and rights."""
         for definition in crds.DEFINITIONS:
             self.apply({**definition, "kind": "CustomResourceDefinition"})
-        for found in (*crds.PRIORITY_CLASSES, *access.objects()):
+        for found in (*crds.PRIORITY_CLASSES, RUNTIME_CLASS, *access.objects()):
             self.apply(found)
         for path in (
             "scheduling.run.ai/v2/queues",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from shoal_local.bus import LocalBus
 from shoal_local.control_plane import ControlPlane
@@ -34,6 +39,9 @@ class Suite:
         say("NATS with JetStream")
         self.bus.start()
         say("services: " + ", ".join(self.services.names))
+        # Before the services: admission is ready when it has put its authority into all of them.
+        for found in self._webhooks():
+            self.plane.apply(found)
         self.services.start()
 
     def stop(self) -> None:
@@ -42,6 +50,18 @@ class Suite:
         self.bus.kill()
         if self._own_plane:
             self.plane.stop()
+        elif self.plane.pids.get("kube-apiserver"):
+            for found in self._webhooks():
+                kind = found["kind"].lower() + "s"
+                self.plane.call("DELETE", f"/apis/{found['apiVersion']}/{kind}/{found['metadata']['name']}")
+
+    def _webhooks(self) -> list[dict[str, Any]]:
+        """The webhook configurations, for an admission on this machine."""
+        command = [
+            sys.executable, "-m", "shoal_admission.webhooks", "--url", f"https://127.0.0.1:{self.services.admission_port}",
+        ]  # fmt: skip
+        made = subprocess.run(command, check=True, capture_output=True, timeout=30)
+        return list(yaml.safe_load_all(made.stdout))
 
     @property
     def pids(self) -> dict[str, int]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from shoal_local.bus import LocalBus
 from shoal_local.control_plane import ControlPlane
 from shoal_local.process import Child, NotStarted
+from shoal_testkit.nats import free_port
 
-SERVICES = ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation")
+SERVICES = ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation", "admission")
 READY_LIMIT = 60.0
 
 
@@ -35,6 +36,8 @@ class Supervisor:
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self.restarts: dict[str, int] = {}
+        self.admission_port = free_port()
+        """Of the webhooks: replicas of admission share it."""
 
     def start(self) -> None:
         """Start all services and wait until each is ready. Raises NotStarted."""
@@ -112,7 +115,13 @@ class Supervisor:
             "KUBECONFIG": str(self._plane.kubeconfig_for(service, self._api_url)),
             # All of it shares this machine's cores: the API server may be busy for longer than the default lasts.
             "SHOAL_LEASE_SECONDS": "6",
-        } | self._extra  # fmt: skip
+        } | (self._webhooks() if service == "admission" else {}) | self._extra  # fmt: skip
+
+    def _webhooks(self) -> dict[str, str]:
+        return {
+            "SHOAL_PORT": str(self.admission_port), "SHOAL_SHARED_PORT": "true", "SHOAL_HOSTS": "127.0.0.1",
+            "SHOAL_CERTIFICATE_EVERY": "5",
+        }  # fmt: skip
 
     def spawn(self, name: str, **extra: str) -> None:
         """Start one replica, with more in its environment; it may not be ready yet."""

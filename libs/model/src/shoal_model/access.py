@@ -11,8 +11,9 @@ LEADER = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs
 EVENTS = [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]
 
 
-def _rule(group: str, resources: list[str], verbs: list[str]) -> dict[str, Any]:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
+def _rule(group: str, resources: list[str], verbs: list[str], names: list[str] | None = None) -> dict[str, Any]:
+    rule: dict[str, Any] = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return rule | ({"resourceNames": names} if names else {})
 
 
 RULES: dict[str, list[dict[str, Any]]] = {
@@ -52,8 +53,20 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("", ["pods/eviction"], ["create"]),
         *EVENTS,
     ],
-}
+    "admission": [
+        _rule(
+            "admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["get", "patch"], ["mutating-kai-admission"]
+        ),
+        _rule(
+            "admissionregistration.k8s.io", ["validatingwebhookconfigurations"], ["get", "patch"],
+            ["validating-kai-admission", "kai-queue-validation-v2", "kai-podgroup-validation-v2alpha2"],
+        ),
+    ],
+}  # fmt: skip
 """Service -> rules of its ClusterRole."""
+
+ADMISSION_SECRET = "shoal-admission-tls"
+_KEEPING = [_rule("", ["secrets"], ["create"]), _rule("", ["secrets"], ["get", "update"], [ADMISSION_SECRET])]
 
 _OWNING = [_rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "patch", "delete"])]
 _RESERVING = [_rule("", ["pods"], ["get", "create", "patch", "delete"])]
@@ -62,6 +75,7 @@ IN_NAMESPACES: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {
     "queue-controller": [(NAMESPACE, LEADER)],
     "scheduler": [(NAMESPACE, LEADER)],
     "binder": [(NAMESPACE, [_rule("coordination.k8s.io", ["leases"], ["get"])])],
+    "admission": [(NAMESPACE, _KEEPING)],
     "gpu-reservation": [(NAMESPACE, _OWNING), (RESERVATION_NAMESPACE, _RESERVING)],
 }
 """Service -> rules of its Roles, by namespace."""

@@ -1,22 +1,69 @@
-"""Shared GPUs: what a pod's annotations ask for, and what is wrong with them."""
+"""Shared GPUs: what a pod's annotations ask for, and what is wrong with them.
+
+Admission refuses by these rules and cluster-state tells by them: what one accepts the other does.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from shoal_contracts.state import GpuShare, PodRecord
-from shoal_model import labels
+from shoal_model import labels, objects, sharing
 from shoal_model.quantity import BadQuantity, exact
 
 MAX_DEVICES = 64
 NO_ISOLATION, MPS_ISOLATION, HAMI_ISOLATION, MIG_ISOLATION = "none", "mps", "hami-core", "mig"
+LONGEST_NUMBER = 12
+"""Digits of the largest number that is read: a million TiB."""
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+SHARING = (
+    labels.GPU_FRACTION, labels.GPU_MEMORY, labels.GPU_DEVICES, labels.GPU_CONTAINER, labels.MPS, labels.SHARED_GPU_CONFIG,
+)  # fmt: skip
+"""All annotations that these rules look at."""
 
 
-def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | None, str]:
-    """(what the annotations ask for, what is wrong with them): at most one of the two is set.
+def whole(spec: objects.PodSpec) -> bool:
+    """Whether a container asks for whole GPUs, by a request or (where the API has not filled that in yet) by a limit."""
+    for container in (*spec.containers, *(spec.init_containers or ())):
+        for amounts in (container.resources.requests, container.resources.limits):
+            if str((amounts or {}).get(labels.GPU, "0")).strip() not in ("0", "0.0", ""):
+                return True
+    return False
 
-    ``whole_gpus`` is the pod's request for whole devices, which excludes a share.
+
+def request(annotations: Mapping[str, str], spec: objects.PodSpec) -> tuple[GpuShare | None, str]:
+    """(the share that the pod asks for, what is wrong with that): at most one of the two is set."""
+    found, wrong = share(annotations, whole(spec))
+    if wrong:
+        return None, wrong
+    if found is None:
+        if annotations.get(labels.MPS) == "true":
+            return None, (
+                f"annotation {labels.MPS} is for shared GPUs: add {labels.GPU_FRACTION} or {labels.GPU_MEMORY}, or remove it"
+            )
+        return None, ""
+    containers = [c.name for c in spec.containers]
+    init_containers = [c.name for c in spec.init_containers or ()]
+    if labels.GPU_CONTAINER in annotations and sharing.target(containers, init_containers, annotations) is None:
+        return None, (
+            f"annotation {labels.GPU_CONTAINER} is {annotations[labels.GPU_CONTAINER][:64]!r}: the pod has no container of that"
+            f" name; it has {', '.join([*init_containers, *containers][:8])}"
+        )
+    prefix = annotations.get(labels.SHARED_GPU_CONFIG)
+    if prefix is not None and not sharing.valid_prefix(prefix):
+        return None, (
+            f"annotation {labels.SHARED_GPU_CONFIG} is {prefix[:64]!r}: no ConfigMap can have that name;"
+            " remove it, it is written at admission"
+        )
+    return found, ""
+
+
+def share(annotations: Mapping[str, str], whole_gpus: bool) -> tuple[GpuShare | None, str]:
+    """(how much the annotations ask for, what is wrong with them): at most one of the two is set.
+
+    ``whole_gpus``: the pod asks for whole devices, which excludes a share.
     """
     fraction, memory = annotations.get(labels.GPU_FRACTION), annotations.get(labels.GPU_MEMORY)
     count = annotations.get(labels.GPU_DEVICES)
@@ -26,28 +73,36 @@ def share(annotations: dict[str, str], whole_gpus: float) -> tuple[GpuShare | No
         return None, ""
     if fraction is not None and memory is not None:
         return None, f"annotations {labels.GPU_FRACTION} and {labels.GPU_MEMORY} exclude each other: remove one"
-    if whole_gpus > 0:
+    if whole_gpus:
         return None, f"the pod asks for whole GPUs and for a share of one: remove the annotation or {labels.GPU}"
     devices = 1
     if count is not None:
-        if not count.isascii() or not count.isdigit() or not 1 <= int(count[:9]) <= MAX_DEVICES:
+        devices = _number(count)
+        if not 1 <= devices <= MAX_DEVICES:
             return None, f"annotation {labels.GPU_DEVICES} is {count[:64]!r}: write a number from 1 to {MAX_DEVICES}"
-        devices = int(count)
     if memory is not None:
-        if not memory.isascii() or not memory.isdigit() or not int(memory[:12]) > 0:
-            return None, f"annotation {labels.GPU_MEMORY} is {memory[:64]!r}: write a positive number of MiB"
-        return GpuShare(memory_mib=int(memory[:12]), devices=devices), ""
+        mib = _number(memory)
+        if mib <= 0:
+            return None, f"annotation {labels.GPU_MEMORY} is {memory[:64]!r}: write a positive number of MiB, such as 4096"
+        return GpuShare(memory_mib=mib, devices=devices), ""
     assert fraction is not None
-    try:
-        value = exact(fraction)
-    except BadQuantity:
-        value = math.nan
+    value = math.nan
+    if _DECIMAL.fullmatch(fraction):
+        try:
+            value = exact(fraction)
+        except BadQuantity:
+            pass  # too long to be one
     if not 0 < value < 1:
         return (
             None,
             f"annotation {labels.GPU_FRACTION} is {fraction[:64]!r}: write a number between 0 and 1, such as 0.5",
         )
     return GpuShare(fraction=value, devices=devices), ""
+
+
+def _number(text: str) -> int:
+    """The number, or -1 where there is none or one that is too long."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else -1
 
 
 def group_labels(groups: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from shoal_contracts import state
 from shoal_model import gpu, labels, objects, podgroup
+from shoal_model import queue as queue_rules
 from shoal_model.quantity import BadQuantity, amount, duration, milli, seconds
 from shoal_model.resources import base_units, pod_requests
 
@@ -115,7 +116,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
             each = _container_requests(spec)
     except BadQuantity as problem:
         error = f"spec.{problem}"
-    shared, wrong = gpu.share(notes, requests.get(labels.GPU, 0.0))
+    shared, wrong = gpu.request(notes, spec)
     scheduled, message = False, ""
     for condition in status.conditions or ():
         if condition.type == "PodScheduled":
@@ -213,7 +214,9 @@ def queue(found: objects.Queue) -> state.QueueRecord:
     meta, spec, problems = found.metadata, found.spec, []
     resources = spec.resources or objects.QueueResources()
     if spec.resources is None:
-        problems.append("spec.resources: missing; give gpu, cpu and memory a quota and a limit")
+        problems.append("spec.resources: missing: resources must be specified; give gpu, cpu and memory a quota and a limit")
+    for resource in ("gpu", "cpu", "memory"):
+        problems += queue_rules.amount_problems(getattr(resources, resource), f"spec.resources.{resource}")
     return state.QueueRecord(
         name=meta.name,
         uid=meta.uid,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from shoal_contracts.state import GroupRecord, PriorityClassRecord
 
@@ -31,20 +33,83 @@ def problems(group: GroupRecord) -> list[str]:
     """What is wrong with the minimums and subgroups, in words for the owner; empty if they are sound."""
     found: list[str] = []
     if group.min_member is not None and group.min_subgroup is not None:
-        found.append("spec: minMember and minSubGroup exclude each other: keep one")
+        found.append(
+            f"spec: minMember and minSubGroup are mutually exclusive: keep minMember ({group.min_member}),"
+            f" or minSubGroup ({group.min_subgroup})"
+        )
     for value, where in ((group.min_member, "minMember"), (group.min_subgroup, "minSubGroup")):
         if value is not None and value < 0:
             found.append(f"spec.{where}: {value} is negative")
-    names = [s.name for s in group.subgroups]
-    found += [f"spec.subGroups: {name!r} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    times = Counter(s.name for s in group.subgroups)
+    found += [f"spec.subGroups: duplicate subgroup name {name!r}" for name in sorted(n for n, k in times.items() if k > 1)]
     parents = {s.name: s.parent for s in group.subgroups}
-    for name, parent in parents.items():
-        if parent and parent not in parents:
-            found.append(f"spec.subGroups: parent {parent!r} of {name!r} is not a subgroup")
-        seen, at = {name}, parent
-        while at in parents and at not in seen:
-            seen.add(at)
+    found += [
+        f"spec.subGroups: parent {parent!r} of {name!r} was not found among the subgroups"
+        for name, parent in parents.items()
+        if parent and parent not in parents
+    ]
+    found += [f"spec.subGroups: cycle detected: {name!r} is its own ancestor" for name in _circling(parents)]
+    return found
+
+
+def _circling(parents: Mapping[str, str]) -> list[str]:
+    """Names that are their own ancestors, in the order of ``parents``. Each name is walked over once."""
+    walk_of: dict[str, int] = {}
+    found: set[str] = set()
+    for walk, name in enumerate(parents):
+        path, at = [], name
+        while at in parents and at not in walk_of:
+            walk_of[at] = walk
+            path.append(at)
             at = parents[at]
-        if at == name:
-            found.append(f"spec.subGroups: {name!r} is its own ancestor")
+        if walk_of.get(at) == walk:
+            found.update(path[path.index(at) :])
+    return [name for name in parents if name in found]
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """Something wrong with a minimum. ``on_create``, ``on_update``: whether it is refused then, or only warned of."""
+
+    text: str
+    on_create: bool = True
+    on_update: bool = True
+
+
+def minimum_complaints(group: GroupRecord) -> list[Complaint]:
+    """Minimums that don't fit the tree of subgroups, by name (spec: kubernetes.md 1.2). The structure must be sound.
+
+    Groups that were accepted before stay valid for the scheduler: it takes the nearest meaning.
+    """
+    found: list[Complaint] = []
+    below = Counter(s.parent for s in group.subgroups)
+
+    def too_many(least: int | None, children: int, where: str) -> None:
+        if least is not None and least > children:
+            found.append(
+                Complaint(
+                    f"{where}: minSubGroup ({least}) exceeds the number of direct child SubGroups ({children});"
+                    " lower it, or add subgroups",
+                    on_create=False,
+                    on_update=False,
+                )
+            )
+
+    too_many(group.min_subgroup, below[""], "spec")
+    for part in sorted(group.subgroups, key=lambda s: s.name):
+        where = f'subgroup "{part.name}"'
+        if part.min_member is not None and part.min_subgroup is not None:
+            found.append(Complaint(f"{where}: minMember and minSubGroup are mutually exclusive: keep one"))
+        elif not below[part.name]:
+            if part.min_subgroup is not None:
+                found.append(
+                    Complaint(f"{where}: minSubGroup cannot be set on a leaf SubGroup (no child SubGroups); use minMember")
+                )
+            elif part.min_member is None:
+                found.append(Complaint(f"{where}: minMember is required: it is a leaf"))
+        elif part.min_member is not None:
+            text = f"{where}: minMember cannot be set on a mid-level SubGroup (has child SubGroups); use minSubGroup instead"
+            found.append(Complaint(text, on_update=False))
+        if below[part.name]:
+            too_many(part.min_subgroup, below[part.name], where)
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_model import labels
+from shoal_model.queue import place_problem
 
 Amounts = dict[str, float]
 DONE = ("Succeeded", "Failed")
@@ -88,17 +89,7 @@ def children(queues: dict[str, QueueRecord]) -> dict[str, list[str]]:
 
 def problem(queue: QueueRecord, queues: dict[str, QueueRecord]) -> str:
     """What is wrong with the queue, in words for its owner; empty if nothing is."""
-    if queue.error:
-        return queue.error
-    seen, at = {queue.name}, queue.parent
-    while at:
-        if at in seen:
-            return f"spec.parentQueue: queue {queue.name} is its own ancestor; nothing is scheduled from it"
-        if at not in queues:
-            return f"spec.parentQueue: queue {at} does not exist; nothing is scheduled from {queue.name} until it does"
-        seen.add(at)
-        at = queues[at].parent
-    return ""
+    return queue.error or place_problem(queue, queues)
 
 
 def group_problem(group: GroupRecord, queues: dict[str, QueueRecord]) -> str:
