@@ -28,7 +28,8 @@ from shoal_testkit.api import Api, gather_limited
 BAR = 3.0
 PODS = "/api/v1/namespaces/bench/pods"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kai-scheduler/leases/shoal-scheduler-default"
-EVERY = 0.05
+GROUPS = "/apis/scheduling.run.ai/v2alpha2/namespaces/bench/podgroups"
+EVERY, GROUP = 0.05, 10
 
 
 async def populate(api: Api, count: int, pods: int) -> None:
@@ -37,8 +38,11 @@ async def populate(api: Api, count: int, pods: int) -> None:
     await api.post("/api/v1/namespaces", {"metadata": {"name": "bench"}})
     await api.post("/apis/scheduling.run.ai/v2/queues", workload.queue("bench"))
 
+    groups = [workload.group(f"g{i}", "bench", queue="bench", members=1) for i in range(pods // GROUP)]
+    await gather_limited([api.post(GROUPS, group) for group in groups], limit=64)
+
     def running(i: int) -> dict[str, Any]:
-        found = workload.pod(f"old-{i}", "bench", queue="bench", gpus=int(i % 5 < 2))
+        found = workload.pod(f"old-{i}", "bench", queue="bench", gpus=int(i % 5 < 2), group=f"g{i // GROUP}")
         found["spec"]["nodeName"] = f"node-{i % count:05d}"
         return found
 
@@ -106,17 +110,22 @@ async def measure(suite: Suite, rounds: int, count: int, pods: int) -> list[floa
         await populate(api, count, pods)
         print(f"{count} nodes, {pods} pods", flush=True)
         await asyncio.to_thread(suite.services.start)
-        load = Load(api)
-        tasks = [asyncio.create_task(load.create()), asyncio.create_task(load.watch())]
-        await asyncio.sleep(5)
-        found = []
-        for number in range(rounds):
-            found.append(await once(api, load))
-            print(f"  {number + 1}: {found[-1]:.2f} s", flush=True)
-            # The one that was killed is to be a warm standby again.
-            await asyncio.sleep(8)
-        for task in tasks:
-            task.cancel()
+        load, found = Load(api), []
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(load.create()), group.create_task(load.watch())]
+            async with asyncio.timeout(120):
+                while len(load.bound) < 20:
+                    await asyncio.sleep(0.5)
+            for number in range(rounds):
+                found.append(await once(api, load))
+                print(f"  {number + 1}: {found[-1]:.2f} s", flush=True)
+                # The one that was killed is to be a warm standby again.
+                await asyncio.sleep(5)
+                for name in ("scheduler-0", "scheduler-1"):
+                    await asyncio.to_thread(suite.services.wait_ready, name)
+                await asyncio.sleep(1)
+            for task in tasks:
+                task.cancel()
         for problem in load.problems:
             print(problem)
         return found
@@ -131,7 +140,8 @@ def main() -> int:
     given = parser.parse_args()
     print(machine.describe(), flush=True)
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as temporary:
-        suite = Suite(Path(temporary), replicas={"scheduler": 2}, environment={"SHOAL_LEASE_SECONDS": "2"})
+        folder = Path(os.environ.get("SHOAL_BENCH_FOLDER", temporary))
+        suite = Suite(folder, replicas={"scheduler": 2}, environment={"SHOAL_LEASE_SECONDS": "2"})
         try:
             suite.plane.start()
             suite.bus.start()

@@ -36,6 +36,8 @@ _DECISION = msgspec.json.Decoder(Decision)
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Settings of gpu-reservation."""
 
+    lease_seconds: float = 4.0
+    """How long a replica that says nothing keeps its nodes."""
     reservation: PodSettings = PodSettings()
     """How reservation pods are made."""
     allocation_timeout: float = 40.0
