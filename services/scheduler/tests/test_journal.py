@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shoal_contracts.base import encode
+from shoal_client.replay import replay
+from shoal_contracts.base import encode, kind_of
 from shoal_contracts.journal import Decided, Input
 from shoal_core import Cluster, Settings, cycle
 from shoal_scheduler import journal
@@ -57,6 +60,7 @@ def decide(kept: Journal, cluster: Cluster, number: int) -> None:
 async def test_what_was_done_is_told_in_order_and_survives_a_bus_that_is_away() -> None:
     shelf, cluster = Shelf(failures=3), Cluster(Settings())
     kept = Journal(shelf, cluster)  # type: ignore[arg-type]
+    kept.begin()
     for record in (*CLASSES, queue("q"), node("a", 4), *work("w")):
         kept.apply(record)
     kept.bar("w-0", True)
@@ -80,6 +84,7 @@ async def test_large_inputs_are_parted_and_only_the_last_part_runs_the_cycle(mon
     monkeypatch.setattr(journal, "LARGEST", 4096)
     shelf, cluster = Shelf(), Cluster(Settings())
     kept = Journal(shelf, cluster)  # type: ignore[arg-type]
+    kept.begin()
     for i in range(300):
         kept.apply(node(f"node-{i}", 4))
     decide(kept, cluster, 0)
@@ -95,6 +100,7 @@ async def test_what_the_bus_does_not_take_is_dropped_and_said(monkeypatch: pytes
     monkeypatch.setattr(journal, "MOST", 5)
     shelf, cluster = Shelf(), Cluster(Settings())
     kept = Journal(shelf, cluster)  # type: ignore[arg-type]
+    kept.begin()
     for number in range(3):
         for i in range(3):
             kept.apply(node(f"node-{number}-{i}", 4))
@@ -104,3 +110,24 @@ async def test_what_the_bus_does_not_take_is_dropped_and_said(monkeypatch: pytes
     decide(kept, cluster, 3)
     await published(kept)
     assert [(m.cycle, len(m.steps), m.gap) for m in shelf.taken if isinstance(m, Input)] == [(0, 3, 0), (3, 1, 6)]
+
+
+PODS = [*work("a", gpus=2, pods=2), *work("b", gpus=3), *work("c", gpus=1, nodes=["n"])]
+THINGS = [*CLASSES, queue("q", gpu=6), node("n", 4), node("m", 8), *PODS]
+NEWS = st.lists(st.tuples(st.sampled_from(THINGS), st.booleans()), max_size=40)
+
+
+@given(NEWS)
+def test_the_log_of_a_standby_begins_with_what_stands_and_comes_to_the_same(news: list[tuple[Any, bool]]) -> None:
+    shelf, cluster = Shelf(), Cluster(Settings())
+    kept = Journal(shelf, cluster)  # type: ignore[arg-type]
+    for record, there in [*news, *((r, True) for r in THINGS[:4])]:
+        if there:
+            kept.apply(record)
+        else:
+            kept.remove(kind_of(record).partition(".")[0], getattr(record, "namespace", ""), record.name)
+    kept.begin()
+    decide(kept, cluster, 0)
+    asyncio.run(published(kept))
+    found = replay(shelf.taken)
+    assert (found.cycles, found.different) == (1, [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shoal_contracts import subjects
-from shoal_contracts.base import encode
+from shoal_contracts.base import encode, kind_of
 from shoal_contracts.journal import Applied, Assumed, AssumedGone, Barred, Decided, Forgotten, Input, Removed, Step
 from shoal_contracts.state import StateMessage
 from shoal_core import Cluster, CycleResult
@@ -34,6 +34,8 @@ class Journal:
     def __init__(self, context: Context[Config], cluster: Cluster) -> None:
         self._context, self._cluster = context, cluster
         self._steps: list[Step] = []
+        self._standing: dict[tuple[str, str, str], Applied] | None = {}
+        """Until ``begin``: the last word on each object, for the log begins with what is there then."""
         self._waiting: deque[Input | Decided] = deque()
         self._held = 0
         self._gap = 0
@@ -41,16 +43,28 @@ class Journal:
         self._some = asyncio.Event()
         self.epoch = 0
 
+    def begin(self) -> None:
+        """This process leads from now on."""
+        assert self._standing is not None
+        self._steps = list(self._standing.values())
+        self._standing = None
+
     # changes
 
     def apply(self, record: StateMessage) -> None:
         """See Cluster."""
-        self._steps.append(Applied(record=record))
+        if self._standing is None:
+            self._steps.append(Applied(record=record))
+        else:
+            self._standing[_key(record)] = Applied(record=record)
         self._cluster.apply(record)
 
     def remove(self, what: str, namespace: str, name: str) -> None:
         """See Cluster."""
-        self._steps.append(Removed(what=what, namespace=namespace, name=name))
+        if self._standing is None:
+            self._steps.append(Removed(what=what, namespace=namespace, name=name))
+        else:
+            self._standing.pop((what, namespace, name), None)
         self._cluster.remove(what, namespace, name)
 
     def assume(self, uid: str, node: str, groups: tuple[str, ...] = ()) -> None:
@@ -136,3 +150,8 @@ class Journal:
         replace = msgspec.structs.replace
         await self._publish(replace(message, steps=message.steps[:half], last=False))
         await self._publish(replace(message, steps=message.steps[half:], gap=0, settings={}))
+
+
+def _key(record: StateMessage) -> tuple[str, str, str]:
+    """(kind, namespace, name), as a later ``remove`` names it; for the kinds that the scheduler follows."""
+    return kind_of(record).partition(".")[0], getattr(record, "namespace", ""), getattr(record, "name", "")

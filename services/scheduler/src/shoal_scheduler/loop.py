@@ -31,7 +31,6 @@ from shoal_scheduler.marks import Marks
 from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
 from shoal_scheduler.reservations import Reservations
-from shoal_scheduler.standby import Standby
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
 
 TOUCHES = 16
 IDLE = 1.0
+GENTLE = 200
+"""News that are applied without a pause where nothing is urgent."""
 _POD = msgspec.json.Decoder(objects.Pod)
 
 
@@ -59,7 +60,6 @@ class Loop:
         self._ledger = Ledger(context.config.expiry, context.config.preparation)
         self._membership = Membership()
         self._reservations = Reservations()
-        self._standby: Standby | None = Standby()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
@@ -86,8 +86,18 @@ class Loop:
             self._tasks.create_task(self._follow_state())
             await self._complete.wait()
             self._context.have("state")
+            warm = self._tasks.create_task(self._keep_warm())
             async with leading(self._context, self._kube, lease) as self._election:
+                warm.cancel()
+                await asyncio.wait([warm])
                 await self._lead()
+
+    async def _keep_warm(self) -> None:
+        """Until it leads: take in what is told, and do nothing about it."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._drain_gently()
 
     async def _lead(self) -> None:
         self._context.bus.on_reconnect(self._streams)
@@ -110,8 +120,6 @@ class Loop:
             if news.current:
                 self._mark = news.mark
                 self._complete.set()
-            elif self._standby is not None:
-                self._standby.take(news)
             else:
                 self._inbox.append(news)
             self._wake.set()
@@ -141,15 +149,12 @@ class Loop:
         epoch = await self._reign(before)
         # What the leader before saw, and closed its decisions by, must be seen here too.
         seen = await bus.last_seq(streams.STATE.name)
-        assert self._standby is not None
-        self._inbox.extend(self._standby.held())
-        self._standby = None
-        self._drain_state()
         async with asyncio.timeout(60):
             while self._mark <= seen:
                 self._wake.clear()
                 await self._wake.wait()
-        self._drain_state()
+        await self._drain_gently()
+        self._journal.begin()
         await self._adopt()
         if self._election and epoch > 1 and before == 0:
             # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
@@ -272,11 +277,18 @@ class Loop:
         metrics.CYCLE_SECONDS.observe(self._context.clock.monotonic() - began)
         return result
 
-    def _drain_state(self) -> bool:
-        """Apply what came in; True if the cluster changed."""
+    async def _drain_gently(self) -> None:
+        """Apply what came in, a bit at a time: the Lease has to be renewed meanwhile."""
+        while self._inbox:
+            self._drain_state(GENTLE)
+            await asyncio.sleep(0)
+
+    def _drain_state(self, most: int = 1 << 60) -> bool:
+        """Apply what came in, ``most`` news at a time; True if the cluster changed."""
         before = self._cluster.changes
         now = self._context.clock.monotonic()
-        while self._inbox:
+        while self._inbox and most:
+            most -= 1
             found = self._inbox.popleft()
             match found:
                 case Outcome():
