@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal_core.kernels.charge import charge, charge_slot, charge_slowly
+from shoal_core.kernels.charge import charge, charge_slowly
 from shoal_core.kernels.domains import sum_domains, sum_domains_slowly
-from shoal_core.kernels.place import count_short, count_short_slowly, place_run, place_run_slowly, place_shared
+from shoal_core.kernels.place import count_short, count_short_slowly, place_run, place_run_slowly
+from shoal_core.kernels.shared import charge_slot, place_shared
 
 SMALL = st.integers(0, 6)
 RESOURCES = 4

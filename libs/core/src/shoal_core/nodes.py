@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal_contracts.state import NodeRecord, PodRecord
-from shoal_core.kernels.charge import charge, charge_slot
+from shoal_core.kernels.charge import charge
+from shoal_core.kernels.shared import charge_slot
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
 from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Pod, Shape, mig_gpus
 from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
@@ -58,7 +59,7 @@ class Nodes:
 
     ``usable``, ``cpu_only``, ``mig``, ``strategy``, ``synced`` are flags by node (uint8); ``gpu_memory`` is MiB of each
     GPU, ``room`` the most free MiB of a shared one (-1: none), ``whole_used`` GPUs used whole, ``devices`` how many
-    there are. Shared GPUs are slots, arrays (nodes, slots): see ``kernels.charge.charge_slot``. A node that goes leaves
+    there are. Shared GPUs are slots, arrays (nodes, slots): see ``kernels.shared.charge_slot``. A node that goes leaves
     its column empty and unusable; the next new node takes it.
     """
 
@@ -93,6 +94,8 @@ class Nodes:
         self.slots: list[dict[str, int]] = []
         """By node: id of a shared device -> its slot."""
         self.slot_names: list[list[str]] = []
+        self.named: dict[str, int] = {}
+        """Names of shared devices: on how many nodes each is known."""
         self.version = 0
         """Changes whenever labels, taints, sizes, or the set of nodes changed."""
         self._profiles: Interner[tuple[object, ...]] = Interner()
@@ -194,6 +197,10 @@ class Nodes:
         self.room[column] = -1
         for name in _BY_SLOT:
             getattr(self, name)[column] = 0
+        for group in self.slot_names[column]:
+            left = self.named.pop(group) - 1
+            if left:
+                self.named[group] = left
         self.slots[column].clear()
         self.slot_names[column].clear()
 
@@ -225,11 +232,23 @@ class Nodes:
         if found is None:
             found = slots[group] = len(self.slot_names[column])
             self.slot_names[column].append(group)
-            if found >= self.used.shape[1]:
-                for name, kind in _BY_SLOT.items():
-                    old = getattr(self, name)
-                    setattr(self, name, np.concatenate([old, np.zeros(old.shape, kind)], axis=1))
+            self.named[group] = self.named.get(group, 0) + 1
+            self._grow_slots(found + 1)
         return found
+
+    def _grow_slots(self, wanted: int) -> None:
+        while wanted > self.used.shape[1]:
+            for name, kind in _BY_SLOT.items():
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate([old, np.zeros(old.shape, kind)], axis=1))
+
+    def room_for_slots(self) -> Ints:
+        """(nodes,): how many slots were ever in use; there will be room for all devices that are free now."""
+        opened = np.zeros(self.usable.shape[0], np.int64)
+        opened[: len(self.slot_names)] = [len(names) for names in self.slot_names]
+        free = np.floor(np.maximum(self.idle[GPU] + self.releasing[GPU], 0.0)).astype(np.int64)
+        self._grow_slots(int((opened + free).max(initial=0)))
+        return opened
 
     def groups(self, column: int, pod: Pod, slots: list[int]) -> tuple[str, ...]:
         """The names of the devices in these slots; -1 is one that nobody shares yet: it is named after the pod."""
@@ -249,7 +268,7 @@ class Nodes:
         return tuple(found)
 
     def charge_slot(self, column: int, group: str, memory: int, how: int, sign: int) -> None:
-        """Charge a shared device, see ``kernels.charge.charge_slot``."""
+        """Charge a shared device, see ``kernels.shared.charge_slot``."""
         slot = self.slot(column, group)
         charge_slot(
             self.idle, self.releasing, self.whole_used, self.devices, self.gpu_memory, self.used, self.leaving, self.held,

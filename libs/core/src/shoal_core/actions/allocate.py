@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal_core.actions.singles import Singles
 from shoal_core.order.jobs import Serving
 from shoal_core.placement.walk import Walk
 from shoal_core.results import Gang
@@ -16,7 +17,10 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
     least = session.least_memory
     order = Serving(jobs, session.total, least, session.settings.queue_depth.get(ALLOCATE))
     failed: list[Job] = []
+    singles = Singles(session, walk)
     while (job := order.pop()) is not None:
+        if singles.suits(job) and (job := singles.take(order, job)) is None:
+            break
         tasks = job.chunk(True, least)[0]
         started = job.counted > 0
         if not walk.place(job, tasks, session.everywhere, later=False):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from shoal_core.kernels.charge import charge, charge_slot
+from shoal_core.kernels.charge import charge
 from shoal_core.kernels.domains import sum_domains
-from shoal_core.kernels.place import count_short, place_run, place_shared
+from shoal_core.kernels.place import count_short, place_run
+from shoal_core.kernels.shared import charge_slot, place_shared, place_shared_run
 
 
 def warm() -> None:
@@ -20,6 +21,11 @@ def warm() -> None:
     place_shared(
         one, one, one, flags, flags, row, line, line, row, row, slots, slots, slots, marks, np.ones(4), 0.5, 0, 1, 0, 1, 1,
         0, 3, 0, np.zeros(3, np.int64),
+    )  # fmt: skip
+    place_shared_run(
+        one.copy(), one.copy(), one, flags, flags[None, :], row.copy(), line, line, row, row, slots.copy(), slots.copy(),
+        slots.copy(), marks.copy(), marks.copy(), line, row.copy(), np.ones((1, 4)), line, 0, 1, 1, 0, 3, row, row.copy(),
+        row.copy(), flags.copy(),
     )  # fmt: skip
     charge(one.copy(), one.copy(), one, np.ones(4), row, 0, 0, 1.0)
     charge_slot(one.copy(), one.copy(), line, line, row, slots, slots, slots, marks, marks, row, 0, 0, 1, 0, 1)

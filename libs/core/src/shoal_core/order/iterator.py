@@ -38,6 +38,9 @@ class Node(Generic[J]):
         return at
 
 
+Mark = tuple[dict[str, Node[J]], list[tuple[Node[J], list[Node[J]], "Node[J] | None", "OrderKey | None", bool]]]
+
+
 class Iterator(Generic[J]):
     """Takes jobs one by one. Subclasses say how jobs and queues compare; ``reverse`` takes the last queue first."""
 
@@ -105,6 +108,24 @@ class Iterator(Generic[J]):
             if (child.key < best.key) != self.reverse:
                 best = child
         return best
+
+    def mark(self) -> Mark[J]:
+        """How things stand, for ``back``."""
+        nodes = (self._root, *self._nodes.values())
+        return dict(self._nodes), [(n, n.children.copy(), n.top, n.key, n.flagged) for n in nodes]
+
+    def back(self, mark: Mark[J], taken: list[J]) -> None:
+        """Undo all that happened since the mark: ``taken`` was taken, in this order, and nothing was put back."""
+        nodes, states = mark
+        self._nodes = dict(nodes)
+        for node, children, top, key, flagged in states:
+            node.children, node.top, node.key, node.flagged = children.copy(), top, key, flagged
+        for job in reversed(taken):
+            self.give_back(job)
+
+    def give_back(self, job: J) -> None:
+        """The job is its queue's first again, as if it had not been taken."""
+        raise NotImplementedError
 
     def pop(self) -> J | None:
         """The next job, None when there is no more."""

@@ -49,6 +49,11 @@ class Serving(Iterator[Job]):
         """The best job."""
         return leaf.jobs.pop()
 
+    def give_back(self, job: Job) -> None:
+        """As said there."""
+        assert job.queue is not None
+        self.leaf(job.queue).jobs.append(job)
+
     def has(self, leaf: Node[Job]) -> bool:
         """Whether jobs are left."""
         return bool(leaf.jobs)

@@ -3,23 +3,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from shoal_core import reasons
 from shoal_core.gang import Member, PodSet, SubGroupSet, leaves
-from shoal_core.kernels.place import NEITHER, PACK, SPREAD, place_run, place_shared
-from shoal_core.nodes import Bytes, Floats
+from shoal_core.kernels.place import NEITHER, PACK, SPREAD, place_run
+from shoal_core.kernels.shared import place_shared, place_shared_run
+from shoal_core.nodes import Bytes, Floats, Ints
 from shoal_core.placement.dynamic import Dynamic
 from shoal_core.placement.topology import Topology
-from shoal_core.rows import MIG, Job, Pod, Shape, total_request
+from shoal_core.queues import Queue
+from shoal_core.rows import MIG, Job, Pod, Shape, Vector, total_request
 from shoal_core.session import Session
 from shoal_core.status import PENDING, RELEASING
 from shoal_core.vocabulary import CPU, GPU, PODS
 
 NOMINATED = 1e7
 FULLEST, EMPTIEST, AS_THEY_COME = range(3)
+Teller = Callable[[Queue, int, Vector], tuple[str, str, dict[str, object]]]
 
 
 @dataclass
@@ -70,16 +74,12 @@ class Walk:
         session = self.session
         if not tasks:
             return False
-        if self._gate and job.queue is not None:
-            asked = total_request(tasks, session.most_memory)
-            if found := job.queue.over_limit(asked):
-                if not later:
-                    self.failure = Failure(*reasons.over_limit(*found, asked))
-                return False
-            if not job.preemptible and (found := job.queue.over_quota(asked)):
-                if not later:
-                    self.failure = Failure(*reasons.over_quota(*found, asked))
-                return False
+        asked = total_request(tasks, session.most_memory)
+        if barred := self.barred(job, asked):
+            if not later:
+                told, found = barred
+                self.failure = Failure(*told(*found, asked))
+            return False
         if self.topology.scores or self.topology.told.lines:
             self.topology.reset()
         start = len(session.log)
@@ -96,6 +96,17 @@ class Walk:
             if not later and self.topology.told.lines:
                 self.failure = self._told()
         return done
+
+    def barred(self, job: Job, asked: Vector) -> tuple[Teller, tuple[Queue, int]] | None:
+        """What of the job's queues keeps ``asked`` from starting: how it is told, and (queue, resource)."""
+        queue = job.queue
+        if not self._gate or queue is None:
+            return None
+        if found := queue.over_limit(asked):
+            return reasons.over_limit, found
+        if not job.preemptible and (found := queue.over_quota(asked)):
+            return reasons.over_quota, found
+        return None
 
     def _told(self) -> Failure:
         told = self.topology.told
@@ -332,6 +343,24 @@ class Walk:
             )
         )  # fmt: skip
         return (int(self._columns[0]), bool(self._later[0]), []) if done else (-1, False, [])
+
+    def shared_run(self, kinds: list[Pod], of: Ints) -> list[tuple[int, int, int]]:
+        """Place and charge pods that ask for a part of one GPU and for nothing that depends on other pods.
+
+        ``kinds`` has one pod of each kind, ``of`` (pods,) the kind of each. Gives (node, slot, 1 if nobody shared it) of
+        those that found a place for now; it ends at the first that did not.
+        """
+        session, nodes, count = self.session, self.session.nodes, of.shape[0]
+        opened = nodes.room_for_slots()
+        columns, slots, fresh = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.uint8)
+        done = place_shared_run(
+            nodes.idle, nodes.releasing, nodes.allocatable, session.everywhere, np.stack([self.mask(p) for p in kinds]),
+            nodes.room, session.none, nodes.devices, nodes.ranks(), nodes.gpu_memory, nodes.used, nodes.leaving, nodes.held,
+            nodes.marked, nodes.known, nodes.whole_used, opened, np.stack([self._request(p.shape) for p in kinds]),
+            np.array([p.shape.fraction for p in kinds]), self._strategy(False), self._available, int(self._sharing),
+            self._device_order, PODS if self._predicates else -1, of, columns, slots, fresh,
+        )  # fmt: skip
+        return list(zip(columns[:done].tolist(), slots[:done].tolist(), fresh[:done].tolist(), strict=True))
 
     def _discounted(self, pod: Pod, allowed: Bytes, request: Floats, among: Bytes) -> tuple[Bytes, Floats]:
         """Claims of devices that others on the node use already ask for no more room there (placement spec 7.5)."""
