@@ -34,7 +34,7 @@ class Queue:
 
     __slots__ = (
         "allocated", "allowance", "children", "created", "fixed", "limit", "line", "name", "parent", "pending", "priority",
-        "quota", "record", "request", "share", "tie", "weight",
+        "quota", "record", "request", "share", "standing", "weight",
     )  # fmt: skip
 
     def __init__(self, record: QueueRecord, quota: Vector, limit: Vector, weight: Vector) -> None:
@@ -47,14 +47,14 @@ class Queue:
         """The queue and its ancestors, upward."""
         self.allocated = self.fixed = self.pending = self.request = self.share = NOTHING
         """What its pods have; that of them which may not be preempted; what waits; both; its fair share."""
-        self.tie: Any = None
+        self.standing: Any = None
         """Kept by order.queues until the share changes."""
         self.allowance = NOTHING
         """What it may have: its share or quota, up to its limit; -1 without bound (policy spec 2.2)."""
 
     def set_share(self, share: Vector) -> None:
         """Its fair share of this cycle."""
-        self.share, self.tie = share, None
+        self.share, self.standing = share, None
         allowance = []
         for r in RESOURCES:
             quota, limit = self.quota[r], self.limit[r]
@@ -88,15 +88,22 @@ class Queue:
 
     def charge(self, amount: Vector, preemptible: bool, sign: float = 1.0) -> None:
         """Count ``amount`` as allocated here and at all ancestors; ``sign`` -1 takes it back."""
+        cpu, memory, gpus = sign * amount[0], sign * amount[1], sign * amount[2]
         for queue in self.line:
-            queue.allocated = plus(queue.allocated, amount, sign)
+            have = queue.allocated
+            total = have[2] + gpus
+            # As ``plus``, without a call for each level.
+            queue.allocated = (have[0] + cpu, have[1] + memory, round(total, 6) if total % 1.0 else total)
             if not preemptible:
                 queue.fixed = plus(queue.fixed, amount, sign)
 
     def charge_pending(self, amount: Vector, sign: float = 1.0) -> None:
         """Count ``amount`` as asked for here and at all ancestors."""
+        cpu, memory, gpus = sign * amount[0], sign * amount[1], sign * amount[2]
         for queue in self.line:
-            queue.pending = plus(queue.pending, amount, sign)
+            have = queue.pending
+            total = have[2] + gpus
+            queue.pending = (have[0] + cpu, have[1] + memory, round(total, 6) if total % 1.0 else total)
 
 
 def _vectors(record: QueueRecord) -> tuple[Vector, Vector, Vector]:

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """One pod that is to run on ``node``."""
 
     uid: str
@@ -30,8 +29,7 @@ class Placed:
     """(name of the pod's claim, allocation in the form of the resource.k8s.io API)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gang:
+class Gang(msgspec.Struct, frozen=True):
     """Pods of one group that start together: all of them or none."""
 
     namespace: str

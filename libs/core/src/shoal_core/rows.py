@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shoal_contracts import state
 from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
-from shoal_core.status import ACTIVE, COUNTED, GONE, KIND, PENDING
+from shoal_core.status import GONE, PENDING, STEPS
 from shoal_core.vocabulary import CPU, GPU, MEMORY
 from shoal_model import labels
 
@@ -241,21 +241,26 @@ def total_request(pods: list[Pod], memory_per_gpu: float) -> Vector:
 
 def set_status(pod: Pod, status: int) -> None:
     """Give a pod a status and count it in its job."""
-    old = pod.status
+    step = STEPS[pod.status][status]
     pod.status = status
     job, leaf = pod.job, pod.leaf
-    if job is None or leaf is None or KIND[old] == KIND[status]:
+    if step is None or job is None or leaf is None:
         return
-    leaf.count(old, -1)
-    leaf.count(status, 1)
-    if old == PENDING:
-        job.pending -= 1
-    if status == PENDING:
-        job.pending += 1
-    job.active += ACTIVE[status] - ACTIVE[old]
-    if COUNTED[status] != COUNTED[old]:
-        by = 1 if COUNTED[status] else -1
-        job.counted += by
+    pending, gated, active, used, alive, counted = step
+    if pending:
+        leaf.pending += pending
+        job.pending += pending
+    if gated:
+        leaf.gated += gated
+    if active:
+        leaf.active += active
+        job.active += active
+    if used:
+        leaf.used += used
+    if alive:
+        leaf.alive += alive
+    if counted:
+        job.counted += counted
         held, vector = job.held, pod.shape.vector
-        job.held = (held[0] + by * vector[0], held[1] + by * vector[1], round(held[2] + by * vector[2], 6))
+        job.held = (held[0] + counted * vector[0], held[1] + counted * vector[1], round(held[2] + counted * vector[2], 6))
     job.chunk_cache = job.key_cache = job.signature_cache = None

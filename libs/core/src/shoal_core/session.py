@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from shoal_core.cluster import Cluster
@@ -354,6 +354,8 @@ class Session:
         """Pods that were to start and then had to make room in the same cycle never start: both decisions are void."""
         cluster, result = self.cluster, self.result
         void: set[str] = set()
+        if not result.evictions:
+            return void
         for gang in result.gangs:
             for member in gang.members:
                 pod = cluster.pods[member.uid]
@@ -373,7 +375,7 @@ class Session:
         if void:
             left = [
                 g if void.isdisjoint(m.uid for m in g.members)
-                else replace(g, members=tuple(m for m in g.members if m.uid not in void))
+                else msgspec.structs.replace(g, members=tuple(m for m in g.members if m.uid not in void))
                 for g in result.gangs
             ]  # fmt: skip
             result.gangs = [g for g in left if g.members]

@@ -25,3 +25,16 @@ KIND = tuple(
     for status in range(len(NAMES))
 )
 """Statuses of one kind count alike everywhere."""
+
+
+def _steps(old: int, new: int) -> tuple[int, int, int, int, int, int] | None:
+    if KIND[old] == KIND[new]:
+        return None
+    return (
+        (new == PENDING) - (old == PENDING), (new == GATED) - (old == GATED), ACTIVE[new] - ACTIVE[old],
+        USED[new] - USED[old], ALIVE[new] - ALIVE[old], COUNTED[new] - COUNTED[old],
+    )  # fmt: skip
+
+
+STEPS = tuple(tuple(_steps(old, new) for new in range(len(NAMES))) for old in range(len(NAMES)))
+"""By old and new status: what changes in the numbers of (pending, gated, active, used, alive, counted) pods; None: nothing."""

@@ -19,7 +19,7 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
     failed: list[Job] = []
     singles = Singles(session, walk)
     while (job := order.pop()) is not None:
-        if singles.suits(job) and (job := singles.take(order, job)) is None:
+        if (job := singles.take(order, job)) is None:
             break
         tasks = job.chunk(True, least)[0]
         started = job.counted > 0

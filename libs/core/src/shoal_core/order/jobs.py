@@ -43,7 +43,11 @@ class Serving(Iterator[Job]):
     def key(self, node: Node[Job]) -> OrderKey:
         """By the job that would be taken."""
         assert node.queue is not None
-        return order_key(node.queue, node.representative.jobs[-1].chunk(False, self._least)[1], self._total)
+        at = node
+        while at.top is not None:
+            at = at.top
+        job = at.jobs[-1]
+        return order_key(node.queue, (job.chunk_cache or job.chunk(False, self._least))[1], self._total)
 
     def take(self, leaf: Node[Job]) -> Job:
         """The best job."""

@@ -36,22 +36,31 @@ class Tie:
 OrderKey = tuple[bool, bool, int, bool, float, float, Tie]
 
 
-def dominant_share(queue: Queue, allocated: Vector, total: Vector) -> float:
-    """The largest part that it has of what it may have (DRF; policy spec 2.7)."""
-    cpu, memory, gpus = queue.allowance
-    a, b, c = allocated
+class Standing:
+    """What of a queue does not change in a cycle, as the key needs it."""
+
+    __slots__ = ("empty", "last", "quota", "sizes", "tie", "total")
+
+    def __init__(self, queue: Queue, total: Vector) -> None:
+        self.total, self.tie, self.last = total, Tie(queue), -queue.priority
+        allowance = queue.allowance
+        self.sizes = tuple(total[r] if allowance[r] == UNLIMITED else allowance[r] for r in range(3))
+        self.quota = tuple(INFINITE if v == UNLIMITED else v for v in queue.quota)
+        self.empty = tuple(v == 0 for v in allowance) if 0 in allowance else None
+        """Of which resources it may have nothing."""
+
+
+def dominant_share(cpu: float, memory: float, gpus: float, sizes: tuple[float, ...]) -> float:
+    """The largest part that it has of what it may have, ``sizes`` (DRF; policy spec 2.7)."""
     # Unrolled: this is the innermost of all comparisons.
-    if cpu == UNLIMITED:
-        cpu = total[0]
-    if memory == UNLIMITED:
-        memory = total[1]
-    if gpus == UNLIMITED:
-        gpus = total[2]
-    most = a * 1000 if cpu == 0 else a / cpu
-    part = b * 1000 if memory == 0 else b / memory
+    size = sizes[0]
+    most = cpu / size if size else cpu * 1000
+    size = sizes[1]
+    part = memory / size if size else memory * 1000
     if part > most:
         most = part
-    part = c * 1000 if gpus == 0 else c / gpus
+    size = sizes[2]
+    part = gpus / size if size else gpus * 1000
     if part > most:
         most = part
     return most if most > 0 else 0.0
@@ -62,27 +71,27 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
 
     Victims are looked for from the other end: then ``chunk`` is nothing and ``taken`` what would be gone with the next.
     """
-    have = queue.allocated
-    then = have if chunk is NOTHING else plus(have, chunk)
-    a, b, c = have
-    cpu, memory, gpus = then
-    share, quota, allowance = queue.share, queue.quota, queue.allowance
-    now = dominant_share(queue, have, total)
+    standing: Standing | None = queue.standing
+    if standing is None or standing.total is not total:
+        standing = queue.standing = Standing(queue, total)
+    share, quota, empty, sizes = queue.share, standing.quota, standing.empty, standing.sizes
+    cpu, memory, gpus = a, b, c = queue.allocated
+    now = after = dominant_share(a, b, c, sizes)
     if taken is not None:
-        after = dominant_share(queue, plus(have, taken, -1.0), total)
-    else:
-        after = now if then is have else dominant_share(queue, then, total)
-    tie = queue.tie
-    if tie is None:
-        tie = queue.tie = Tie(queue)
+        after = dominant_share(*plus(queue.allocated, taken, -1.0), sizes)
+    elif chunk is not NOTHING:
+        cpu, memory, gpus = a + chunk[0], b + chunk[1], c + chunk[2]
+        if gpus % 1.0:
+            gpus = round(gpus, 6)
+        after = dominant_share(cpu, memory, gpus, sizes)
     return (
         share[0] < a and share[1] < b and share[2] < c,
         # Not below its quota:
-        (cpu > quota[0] != UNLIMITED) or (memory > quota[1] != UNLIMITED) or (gpus > quota[2] != UNLIMITED),
-        -queue.priority,
+        cpu > quota[0] or memory > quota[1] or gpus > quota[2],
+        standing.last,
         # It asks for what it may have nothing of:
-        (cpu > 0 == allowance[0]) or (memory > 0 == allowance[1]) or (gpus > 0 == allowance[2]),
+        empty is not None and ((cpu > 0 and empty[0]) or (memory > 0 and empty[1]) or (gpus > 0 and empty[2])),
         after,
         now,
-        tie,
+        standing.tie,
     )
