@@ -79,6 +79,8 @@ def place_run(
         if best < 0:
             least = np.inf
             most = 0.0
+            seen = np.inf
+            fullness = 0.0
             if strategy == 0:
                 for n in range(nodes):
                     if candidates[n] == 1 and allocatable[by, n] != 0.0:
@@ -90,7 +92,28 @@ def place_run(
             for n in range(nodes):
                 if candidates[n] == 0 or allowed[n] == 0:
                     continue
-                if request[by] > idle[by, n] + releasing[by, n]:
+                have = idle[by, n] + releasing[by, n]
+                if request[by] > have:
+                    continue
+                bonus = extra[n]
+                if sharing == 1 and room[n] >= 0:
+                    bonus += 10000.0
+                if strategy == 0:
+                    # Many nodes have as much as the one before.
+                    if have != seen:
+                        seen = have
+                        fullness = 9.0 if least == most else 9.0 * (1.0 - (have - least) / (most - least))
+                    value = fullness if allocatable[by, n] != 0.0 and most != 0.0 else 0.0
+                else:
+                    value = 0.0
+                    if strategy == 1:
+                        size = devices[n] if by == 2 else allocatable[by, n]
+                        if size != 0.0:
+                            value = have / size
+                liked = 10.0 if preferred[n] == 1 else 0.0
+                score = bonus + (1000.0 if availability == 1 else 0.0) + liked + value
+                if score < best_score or (best >= 0 and score == best_score and rank[n] >= rank[best]):
+                    # Not even if all it asks for is idle.
                     continue
                 fits = True
                 fits_idle = True
@@ -106,23 +129,8 @@ def place_run(
                         break
                 if not fits:
                     continue
-                score = extra[n]
-                if sharing == 1 and room[n] >= 0:
-                    score += 10000.0
-                if availability == 1 and fits_idle:
-                    score += 1000.0
-                if preferred[n] == 1:
-                    score += 10.0
-                if strategy == 0:
-                    if allocatable[by, n] != 0.0 and most != 0.0:
-                        if least == most:
-                            score += 9.0
-                        else:
-                            score += 9.0 * (1.0 - (idle[by, n] + releasing[by, n] - least) / (most - least))
-                elif strategy == 1:
-                    size = devices[n] if by == 2 else allocatable[by, n]
-                    if size != 0.0:
-                        score += (idle[by, n] + releasing[by, n]) / size
+                if availability == 1 and not fits_idle:
+                    score = bonus + liked + value
                 if score > best_score or (score == best_score and rank[n] < rank[best]):
                     best = n
                     best_score = score
