@@ -36,6 +36,10 @@ class Change:
         self.claims: object = None
 
 
+def _times(vector: Vector, count: int) -> Vector:
+    return vector[0] * count, vector[1] * count, round(vector[2] * count, 6)
+
+
 class Session:
     """A cycle on ``cluster``. ``log`` holds the open steps; ``rollback`` undoes them from the end, ``commit`` closes them."""
 
@@ -138,10 +142,8 @@ class Session:
                 return True
         return False
 
-    def place(
-        self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = (), charged: bool = False
-    ) -> None:
-        """Give the pod a place: now, or ``later`` when what is there is released. ``charged``: the node is charged already."""
+    def place(self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = ()) -> None:
+        """Give the pod a place: now, or ``later`` when what is there is released."""
         cluster = self.cluster
         change = Change(PLACED, pod)
         change.column = column
@@ -153,10 +155,7 @@ class Session:
         if pod.shape.dynamic and pod.record.claims:
             record = self.nodes.records[column]
             change.claims = cluster.claims.allocate(pod.record, self.nodes.name(column), record.labels if record else {})
-        if not charged:
-            cluster.charge(pod, column, status, 1)
-        elif pod.shape.gpus and self.nodes.allocatable[GPU, column]:
-            self.nodes.whole_used[column] += pod.shape.gpus
+        cluster.charge(pod, column, status, 1)
         pod.node = column
         pod.accepted = cluster.accepted(pod, column) if pod.shape.memory else pod.shape.vector
         self._queue(pod, pod.accepted, 1.0)
@@ -170,6 +169,25 @@ class Session:
             self.avoiding.add(pod.record.uid)
         self.log.append(change)
         self.units += 1
+
+    def place_equal(self, pods: list[Pod], columns: list[int], waits: list[int]) -> None:
+        """Give equal waiting pods of one job, which ask for nothing but room, the places that a kernel chose and charged.
+
+        The same as ``place`` one by one.
+        """
+        shape, log, placed, whole_used = pods[0].shape, self.log, self.placed, self.nodes.whole_used
+        vector, gpus = shape.vector, shape.gpus
+        for pod, column, wait in zip(pods, columns, waits, strict=True):
+            change = Change(PLACED, pod)
+            change.column = column
+            if gpus and self.nodes.allocatable[GPU, column]:
+                whole_used[column] += gpus
+            pod.node, pod.accepted, pod.groups, pod.zones, pod.virtual = column, vector, (), (), True
+            set_status(pod, PIPELINED if wait else ALLOCATED)
+            placed[pod.record.uid] = pod
+            log.append(change)
+        self._queue(pods[0], _times(vector, len(pods)), 1.0)
+        self.units += len(pods)
 
     def _unplace(self, change: Change) -> None:
         pod, cluster = change.pod, self.cluster
@@ -234,6 +252,8 @@ class Session:
     def commit_places(self) -> tuple[Placed, ...]:
         """Close the log: what has a place now is decided, what has one later is reserved. Returns the decided."""
         cluster, decided = self.cluster, []
+        started: dict[tuple[int, int], tuple[Pod, int]] = {}
+        """By job and shape: how many of them start."""
         for change in self.log:
             pod = change.pod
             if change.kind != PLACED:
@@ -245,14 +265,17 @@ class Session:
                 pod.node_name = entry.node
                 cluster.assumed[pod.record.uid] = (pod.node_name, pod.groups)
                 cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
-                if pod.job is not None and pod.job.queue is not None:
-                    pod.job.queue.charge_pending(pod.shape.vector, -1.0)
+                like = (id(pod.job), pod.shape.number)
+                started[like] = (pod, started[like][1] + 1) if like in started else (pod, 1)
                 if pod.record.affinity and pod.record.affinity.anti_required:
                     cluster.avoiding.add(pod.record.uid)
                 decided.append(entry)
             else:
                 self.later[pod.record.uid] = pod
                 self.result.reserved.append(entry)
+        for pod, count in started.values():
+            if pod.job is not None and pod.job.queue is not None:
+                pod.job.queue.charge_pending(_times(pod.shape.vector, count), -1.0)
         self.log.clear()
         return tuple(decided)
 

@@ -85,12 +85,15 @@ class Sorted:
         """Jobs that run on more than one node -> their queue."""
         for job in jobs:
             if eligible(job):
-                assert job.queue is not None
-                self.queues[job.queue.name] = job.queue
-                key = job.order()
-                self.lists.setdefault(job.queue.name, []).append((key, job))
-                self._where[id(job)] = (job.queue.name, key)
-                self._note(job)
+                queue = job.queue
+                assert queue is not None
+                name, key = queue.name, job.key_cache or job.order()
+                if name not in self.queues:
+                    self.queues[name], self.lists[name] = queue, []
+                self.lists[name].append((key, job))
+                self._where[id(job)] = (name, key)
+                if job.active > 1:
+                    self._note(job)
         for found in self.lists.values():
             found.sort(key=lambda pair: pair[0])
 

@@ -258,9 +258,7 @@ class Walk:
             )
         )  # fmt: skip
         if done:
-            at, wait = columns[:done].tolist(), waits[:done].tolist()
-            for i in range(done):
-                session.place(tasks[i], at[i], wait[i] == 1, charged=True)
+            session.place_equal(tasks[:done], columns[:done].tolist(), waits[:done].tolist())
         return done
 
     def _one(self, job: Job, leaf: PodSet, pod: Pod, among: Bytes, later: bool) -> bool:
