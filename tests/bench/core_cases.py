@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 
@@ -58,7 +59,8 @@ class World:
         """One pod group; with ``nodes`` its pods run there, without they wait."""
         self._jobs += 1
         name = f"job-{self._jobs:06d}"
-        created = NOW - (500 - self._jobs * 0.001 if age is None else age) * MINUTE
+        # Whole seconds, as the API has them: many jobs are of the same age.
+        created = float(math.floor(round(NOW - (500 - self._jobs * 0.001 if age is None else age) * MINUTE, 6)))
         self.records.append(
             state.GroupRecord(
                 namespace="bench", name=name, uid=name, created=created, queue=queue, priority_class=priority, min_member=pods,

@@ -55,8 +55,8 @@ class Cluster(Room):
         """Decided to go."""
         self.given: dict[str, Place] = {}
         """What the records can't say: see ``place``."""
-        self.waiting: set[Key] = set()
-        """Groups that have waiting pods."""
+        self.waiting: dict[Key, None] = {}
+        """Groups that have waiting pods, mostly in their order: sorting them is cheap."""
         self.misplaced: set[Key] = set()
         """Groups with pods that name a subgroup which does not exist."""
         self.doubtful: set[Key] = set()
@@ -430,7 +430,10 @@ class Cluster(Room):
 
     def look_again(self, job: Job) -> None:
         """Whether the group has to be looked at in the next cycle."""
-        (self.waiting.add if job.pending else self.waiting.discard)(job.key)
+        if job.pending:
+            self.waiting[job.key] = None
+        else:
+            self.waiting.pop(job.key, None)
         record, leaves = job.record, job.leaf_list
         if len(leaves) == 1:
             short = 0 < leaves[0].used < leaves[0].minimum
@@ -467,7 +470,7 @@ class Cluster(Room):
                 self.misplaced.discard(key)
             if not job.pods and not job.unknown and job.record is None:
                 del self.jobs[key]
-                self.waiting.discard(key)
+                self.waiting.pop(key, None)
                 self.doubtful.discard(key)
         del self.pods[uid]
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
