@@ -12,7 +12,7 @@ GPUS = 8
 NOW = 1_767_225_600.0
 """2026-01-01T00:00:00Z"""
 MINUTE = 60.0
-FREE = state.QueueResource(quota=-1, limit=-1, weight=1)
+FREE = state.QueueResource(quota=-1.0, limit=-1.0, weight=1.0)
 
 
 class World:
@@ -49,7 +49,7 @@ class World:
     def _queue(self, name: str, parent: str, gpus: float) -> None:
         created = NOW - (1000 - self._made) * MINUTE
         self._made += 1
-        share = state.QueueResource(quota=gpus, limit=-1, weight=1)
+        share = state.QueueResource(quota=gpus, limit=-1.0, weight=1.0)
         self.records.append(state.QueueRecord(name=name, parent=parent, created=created, gpu=share, cpu=FREE, memory=FREE))
 
     def job(
