@@ -60,7 +60,7 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Seconds between two looks at the certificates."""
     authority_days: float = 5 * 365.0
     certificate_days: float = 90.0
-    overlap_seconds: float = 300.0
+    overlap_seconds: float = 3600.0
     """Between two steps of renewing the authority: several times ``certificate_every``."""
 
 

@@ -29,7 +29,7 @@ class Lifetimes:
 
     authority: float = 5 * 365 * 86_400.0
     serving: float = 90 * 86_400.0
-    overlap: float = 300.0
+    overlap: float = 3600.0
     """Between two steps of a renewal: long enough that every replica and every API server has seen the one before."""
 
 
