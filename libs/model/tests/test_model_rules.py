@@ -26,7 +26,7 @@ SOUND = (part("a", children=1), part("b", "a", least=2), part("c", "a", least=0)
     ("found", "told", "create", "update"),
     [
         (group(part("a", children=1)), "cannot be set on a leaf SubGroup", True, True),
-        (group(part("a")), 'subgroup "a": minMember is required', True, True),
+        (group(part("a")), "subgroup a: minMember is required", True, True),
         (group(part("a", least=1, children=1)), "mutually exclusive", True, True),
         (group(part("a", least=1), part("b", "a", least=1)), "mid-level SubGroup (has child SubGroups)", True, False),
         (
@@ -62,7 +62,7 @@ def is_own_ancestor(name: str, parents: dict[str, str]) -> bool:
 def test_circles_are_found_as_the_slow_way_finds_them(parents: dict[str, str]) -> None:
     told = " ".join(podgroup.problems(group(*(part(n, p) for n, p in parents.items()))))
     for name in parents:
-        assert (f"cycle detected: {name!r}" in told) == is_own_ancestor(name, parents)
+        assert (f"cycle detected in subgroups: {name} is" in told) == is_own_ancestor(name, parents)
 
 
 def test_a_hundred_thousand_subgroups_are_looked_at_in_one_pass() -> None:

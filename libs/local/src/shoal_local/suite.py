@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from shoal_local.bus import LocalBus
-from shoal_local.control_plane import ControlPlane
+from shoal_local.control_plane import ControlPlane, Refused
+from shoal_local.process import NotStarted
 from shoal_local.supervisor import Supervisor
+from shoal_model import labels
+from shoal_testkit import workload
 
 
 class Suite:
@@ -40,8 +46,7 @@ class Suite:
         self.bus.start()
         say("services: " + ", ".join(self.services.names))
         # Before the services: admission is ready when it has put its authority into all of them.
-        for found in self._webhooks():
-            self.plane.apply(found)
+        self._register()
         self.services.start()
 
     def stop(self) -> None:
@@ -51,9 +56,43 @@ class Suite:
         if self._own_plane:
             self.plane.stop()
         elif self.plane.pids.get("kube-apiserver"):
-            for found in self._webhooks():
-                kind = found["kind"].lower() + "s"
-                self.plane.call("DELETE", f"/apis/{found['apiVersion']}/{kind}/{found['metadata']['name']}")
+            self._unregister()
+
+    @asynccontextmanager
+    async def unreviewed(self, limit: float = 30.0) -> AsyncIterator[None]:
+        """For the time of the block nothing is reviewed: so come bad objects past admission. Raises NotStarted, Refused."""
+        await asyncio.to_thread(self._unregister)
+        try:
+            await asyncio.to_thread(self._until_probe, limit, "abc", reviewed=False)
+            yield
+        finally:
+            await asyncio.to_thread(self._register)
+            await asyncio.to_thread(self._until_probe, limit, "0.5", reviewed=True)
+
+    def _until_probe(self, limit: float, fraction: str, *, reviewed: bool) -> None:
+        """Wait until the API server takes, by dry run, a pod with that share, patched or not."""
+        deadline = time.monotonic() + limit
+        body = workload.pod("probe", "default", queue="none", gpus=0, annotations={labels.GPU_FRACTION: fraction})
+        while True:
+            try:
+                made = self.plane.call("POST", "/api/v1/namespaces/default/pods?dryRun=All", body)
+                if (labels.SHARED_GPU_CONFIG in made["metadata"]["annotations"]) == reviewed:
+                    return
+            except Refused as error:
+                if error.status not in (403, 500):
+                    raise
+            if time.monotonic() > deadline:
+                raise NotStarted(f"pods are {'not yet' if reviewed else 'still'} reviewed after {limit:.0f} s")
+            time.sleep(0.1)
+
+    def _register(self) -> None:
+        for found in self._webhooks():
+            self.plane.apply(found)
+
+    def _unregister(self) -> None:
+        for found in self._webhooks():
+            kind = found["kind"].lower() + "s"
+            self.plane.call("DELETE", f"/apis/{found['apiVersion']}/{kind}/{found['metadata']['name']}")
 
     def _webhooks(self) -> list[dict[str, Any]]:
         """The webhook configurations, for an admission on this machine."""

@@ -34,21 +34,21 @@ def problems(group: GroupRecord) -> list[str]:
     found: list[str] = []
     if group.min_member is not None and group.min_subgroup is not None:
         found.append(
-            f"spec: minMember and minSubGroup are mutually exclusive: keep minMember ({group.min_member}),"
-            f" or minSubGroup ({group.min_subgroup})"
+            f"spec: minMember and minSubGroup are mutually exclusive: set minMember ({group.min_member})"
+            f" or minSubGroup ({group.min_subgroup}), not both"
         )
     for value, where in ((group.min_member, "minMember"), (group.min_subgroup, "minSubGroup")):
         if value is not None and value < 0:
             found.append(f"spec.{where}: {value} is negative")
     times = Counter(s.name for s in group.subgroups)
-    found += [f"spec.subGroups: duplicate subgroup name {name!r}" for name in sorted(n for n, k in times.items() if k > 1)]
+    found += [f"spec.subGroups: duplicate subgroup name {name}" for name in sorted(n for n, k in times.items() if k > 1)]
     parents = {s.name: s.parent for s in group.subgroups}
     found += [
-        f"spec.subGroups: parent {parent!r} of {name!r} was not found among the subgroups"
+        f"spec.subGroups: parent {parent} of {name} was not found among the subgroups"
         for name, parent in parents.items()
         if parent and parent not in parents
     ]
-    found += [f"spec.subGroups: cycle detected: {name!r} is its own ancestor" for name in _circling(parents)]
+    found += [f"spec.subGroups: cycle detected in subgroups: {name} is its own ancestor" for name in _circling(parents)]
     return found
 
 
@@ -106,7 +106,7 @@ def minimum_complaints(group: GroupRecord) -> list[Complaint]:
                     Complaint(f"{where}: minSubGroup cannot be set on a leaf SubGroup (no child SubGroups); use minMember")
                 )
             elif part.min_member is None:
-                found.append(Complaint(f"{where}: minMember is required: it is a leaf"))
+                found.append(Complaint(f"subgroup {part.name}: minMember is required, for it has no child SubGroups"))
         elif part.min_member is not None:
             text = f"{where}: minMember cannot be set on a mid-level SubGroup (has child SubGroups); use minSubGroup instead"
             found.append(Complaint(text, on_update=False))
