@@ -118,7 +118,7 @@ async def test_memory_is_counted_by_the_nodes_own_devices(api: Api, space: str) 
 
 
 async def test_packing_fills_a_device_and_spreading_opens_another(api: Api, space: str, request: pytest.FixtureRequest) -> None:
-    spreads = "spread" in request.node.name
+    spreads = request.node.callspec.params["suite"] == "spread"
     for i in range(4):
         one = pod(f"p{i}", space, fraction=0.25)
         one["spec"]["nodeSelector"] = {"kubernetes.io/hostname": f"node-{LARGE:05d}"}

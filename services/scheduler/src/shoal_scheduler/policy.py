@@ -9,7 +9,7 @@ import msgspec
 
 from shoal_contracts.state import PodRecord
 from shoal_core.configuration import read
-from shoal_core.settings import Settings
+from shoal_core.settings import CONSOLIDATION, Settings
 from shoal_model import labels, sharing
 
 if TYPE_CHECKING:
@@ -22,9 +22,14 @@ COLLECTION = (100_000, 20, 100)
 def settings(config: Config) -> Settings:
     """The policy's settings of the service's configuration. Raises BadConfiguration."""
     found = read(config.policy, {"schedulerName": config.scheduler_name, **config.flags})
-    if config.spread and not config.policy:
-        found = replace(found, spread_gpu=True, spread_cpu=True)
-    return found
+    return spreading(found) if config.spread and not config.policy else found
+
+
+def spreading(found: Settings) -> Settings:
+    """Emptiest nodes and devices first, and nothing is moved to make room (kubernetes spec 1.5)."""
+    plugins = tuple("gpuspread" if p == "gpupack" else p for p in found.plugins if p != "gpusharingorder")
+    actions = tuple(a for a in found.actions if a != CONSOLIDATION)
+    return replace(found, spread_gpu=True, spread_cpu=True, plugins=plugins, actions=actions)
 
 
 def prepared(pod: PodRecord) -> PodRecord:
