@@ -81,6 +81,8 @@ class Cluster(Room):
         self._queue_records: dict[str, state.QueueRecord] = {}
         self._priority_classes: dict[str, state.PriorityClassRecord] = {}
         self._shapes: dict[bytes, Shape] = {}
+        self.demands: dict[tuple[object, ...], int] = {}
+        """What pods demand of nodes besides room -> a number (search.signatures)."""
         self._tree: Tree | None = None
         self._foreign: set[str] = set()
         self._memory_pods: set[str] = set()

@@ -14,9 +14,9 @@ from shoal_core.rows import Job, Key, Pod, Vector
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
-from shoal_core.session import EVICTED, Session
+from shoal_core.session import Session
 from shoal_core.settings import Budgets
-from shoal_core.status import PIPELINED, RELEASING
+from shoal_core.status import PIPELINED
 
 
 class Evicting:
@@ -27,7 +27,7 @@ class Evicting:
 
     def __init__(self, session: Session, walk: Walk, running: Sorted, pending: Sorted) -> None:
         self.session, self.walk, self.running, self.pending = session, walk, running, pending
-        self._failures = Failures()
+        self._failures = Failures(session)
         self._fruitless = 0
         """Work of searches that found nothing."""
         self._looks = Looks(session, walk, pending)
@@ -141,7 +141,7 @@ class Evicting:
     def _commit(self, job: Job, found: Scenario) -> None:
         session = self.session
         pods = found.pods()
-        gone = [c.pod for c in session.log if c.kind == EVICTED and c.pod.status in (RELEASING, PIPELINED)]
+        gone = [c.pod for c in session.evicted()]
         evictions: dict[str, Eviction] = {}
         for pod in gone:
             victim, record = pod.job, pod.record
