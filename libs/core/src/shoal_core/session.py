@@ -67,7 +67,7 @@ class Session:
         """Pods whose place depends on what is being released: taken back at the end."""
         self._on_paper: set[int] = set()
         """Nodes from which a mere reservation was evicted: charged anew at the end."""
-        self._bound: set[str] = set()
+        self.bound: set[str] = set()
         """Pods whose place was decided in this session."""
         self._deleted: set[str] = set()
         """Pods whose deletion was decided in this session."""
@@ -243,7 +243,7 @@ class Session:
     def began_active(self, pod: Pod) -> bool:
         """Whether the pod had a place when the session began."""
         uid = pod.record.uid
-        return bool(pod.node_name) and uid not in self._bound and (ACTIVE[pod.status] or uid in self._deleted)
+        return bool(pod.node_name) and uid not in self.bound and (ACTIVE[pod.status] or uid in self._deleted)
 
     def reserving(self) -> bool:
         """Whether a pod was given a place for later since the last commit."""
@@ -273,7 +273,7 @@ class Session:
             entry = self._entry(pod)
             if pod.status == ALLOCATED:
                 set_status(pod, BINDING)
-                self._bound.add(pod.record.uid)
+                self.bound.add(pod.record.uid)
                 pod.node_name = entry.node
                 cluster.assumed[pod.record.uid] = (pod.node_name, pod.groups)
                 cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
@@ -307,13 +307,14 @@ class Session:
         """Close the log of a simulation: its victims go (``evictions`` by uid), its places are reserved."""
         for change in self.evicted():
             uid = change.pod.record.uid
+            if uid in self.later:
+                # It loses its reservation.
+                self.result.reserved = [r for r in self.result.reserved if r.uid != uid]
             if uid in self._deleted:
                 self._delete_twice(change)
                 continue
             self._deleted.add(uid)
             if uid in self.later:
-                # It had no more than a reservation.
-                self.result.reserved = [r for r in self.result.reserved if r.uid != uid]
                 continue
             if uid not in self.cluster.going:
                 self.cluster.going.add(uid)
@@ -406,6 +407,9 @@ class Session:
                     break
                 self.place(pod, column, False, (), places[pod.uid].zones)
             else:
+                if not job.root.satisfied:
+                    self.rollback(start)
+                    continue
                 self.result.gangs.append(Gang(*job.key, job.record.queue, self.commit_places(), not started))
                 self.result.reserved = [r for r in self.result.reserved if r.uid not in {p.uid for p in pods}]
 
@@ -415,22 +419,23 @@ class Session:
         void: set[str] = set()
         if not result.evictions:
             return void
+        begun: dict[tuple[str, str], bool] = {}
         for gang in result.gangs:
-            for member in gang.members:
-                pod = cluster.pods[member.uid]
-                if pod.status != RELEASING:
-                    continue
+            key = (gang.namespace, gang.group)
+            gone = [m for m in gang.members if cluster.pods[m.uid].status == RELEASING]
+            begun[key] = begun.get(key, False) or gang.starts
+            for member in gone:
                 void.add(member.uid)
-                cluster.charge(pod, pod.node, RELEASING, -1, slots=False)
-                if pod.shape.shared:
-                    shared.add(pod.node)
-                cluster.by_node[pod.node_name].pop(member.uid, None)
-                cluster.assumed.pop(member.uid, None)
-                cluster.going.discard(member.uid)
-                pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
-                set_status(pod, PENDING)
-                if pod.job is not None and pod.job.queue is not None:
-                    pod.job.queue.charge_pending(pod.shape.vector)
+                self._never_starts(cluster.pods[member.uid], RELEASING, shared)
+        parts = {(g.namespace, g.group) for g in result.gangs if any(m.uid in void for m in g.members)}
+        parts = {key for key in parts if begun[key] and not cluster.jobs[key].root.satisfied}
+        for gang in result.gangs:
+            for member in gang.members if (gang.namespace, gang.group) in parts else ():
+                if member.uid not in void:
+                    # It would start as a part of a gang: it waits in its place for the others.
+                    void.add(member.uid)
+                    result.reserved.append(member)
+                    self._never_starts(cluster.pods[member.uid], BINDING, shared)
         if void:
             left = [
                 g if void.isdisjoint(m.uid for m in g.members)
@@ -440,6 +445,23 @@ class Session:
             result.gangs = [g for g in left if g.members]
             result.evictions = [e for e in result.evictions if e.uid not in void]
         return void
+
+    def _never_starts(self, pod: Pod, status: int, shared: set[int]) -> None:
+        """A pod that was to start waits again; ``status`` is what its node is charged with."""
+        cluster, queue = self.cluster, pod.job.queue if pod.job else None
+        cluster.charge(pod, pod.node, status, -1, slots=False)
+        if pod.shape.shared:
+            shared.add(pod.node)
+        if status == BINDING:
+            self._queue(pod, pod.accepted, -1.0)
+        cluster.by_node[pod.node_name].pop(pod.uid, None)
+        cluster.assumed.pop(pod.uid, None)
+        cluster.going.discard(pod.uid)
+        cluster.avoiding.discard(pod.uid)
+        pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
+        set_status(pod, PENDING)
+        if queue is not None:
+            queue.charge_pending(pod.shape.vector)
 
     # looking
 
