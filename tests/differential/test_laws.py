@@ -1,4 +1,4 @@
-"""Laws on the random clusters that decisions are compared on: cycles until nothing changes, with the world moving between them."""
+"""Laws on random clusters: cycles until nothing changes, with the world moving between them."""
 
 from __future__ import annotations
 
