@@ -212,9 +212,7 @@ def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, An
                 if isinstance(raw, dict):
                     yield file, raw
                 elif raw is not None:
-                    found.problems.append(
-                        f"{file}: a Kubernetes object is expected, not a {type(raw).__name__}; it was left out"
-                    )
+                    found.problems.append(f"{file}: a {type(raw).__name__} was left out: a Kubernetes object is expected")
 
 
 def _unwrapped(document: Any, file: Path, found: Snapshot) -> list[Any]:
