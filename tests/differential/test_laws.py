@@ -32,9 +32,14 @@ def made() -> tuple[ModuleType, ModuleType]:
     return runner.generator(SHARED / "bench"), importlib.import_module("make_snapshot")
 
 
-def _laws(cluster: Cluster, result: CycleResult) -> None:
+def _laws(cluster: Cluster, result: CycleResult, before: dict[str, Any]) -> None:
     cluster.check()
     assert (cluster.nodes.idle >= -1e-6).all(), "no node is over its allocatable"
+    assert (cluster.nodes.held <= cluster.nodes.gpu_memory[:, None]).all(), "no device is over its memory"
+    for queue in cluster.tree.queues.values():
+        for r in range(3):
+            most = max(queue.limit[r], before[queue.name][r])
+            assert queue.limit[r] == -1 or queue.allocated[r] <= most + 1e-6, f"{queue.name} is over its limit"
     for gang in result.gangs:
         job = cluster.jobs[gang.namespace, gang.group]
         kept = {r.uid for r in result.reserved if cluster.pods[r.uid].status != PENDING}
@@ -53,10 +58,11 @@ def test_laws_until_nothing_changes(made: tuple[Any, Any], seed: int) -> None:
     for record in records(generator.build(seed).objects):
         cluster.apply(record)
     for i in range(12):
+        before = {q.name: q.allocated for q in cluster.tree.queues.values()}
         session = Session(cluster, snapshot.NOW.timestamp() + i)
         run(session)
         result = session.close()
-        _laws(cluster, result)
+        _laws(cluster, result, before)
         if not result.gangs and not result.evictions:
             return
         for eviction in result.evictions:
