@@ -41,7 +41,8 @@ class Node(Generic[J]):
         return at
 
 
-Mark = tuple[dict[str, Node[J]], list[tuple[Node[J], list[Node[J]], "Node[J] | None", "OrderKey | None", bool]]]
+State = tuple[Node[J], list[Node[J]], "Node[J] | None", "OrderKey | None", "Vector | None", bool]
+Mark = tuple[dict[str, Node[J]], list[State[J]]]
 
 
 class Iterator(Generic[J]):
@@ -121,14 +122,14 @@ class Iterator(Generic[J]):
     def mark(self) -> Mark[J]:
         """How things stand, for ``back``."""
         nodes = (self._root, *self._nodes.values())
-        return dict(self._nodes), [(n, n.children.copy(), n.top, n.key, n.flagged) for n in nodes]
+        return dict(self._nodes), [(n, n.children.copy(), n.top, n.key, n.seen, n.flagged) for n in nodes]
 
     def back(self, mark: Mark[J], taken: list[J]) -> None:
         """Undo all that happened since the mark: ``taken`` was taken, in this order, and nothing was put back."""
         nodes, states = mark
         self._nodes = dict(nodes)
-        for node, children, top, key, flagged in states:
-            node.children, node.top, node.key, node.flagged = children.copy(), top, key, flagged
+        for node, children, top, key, seen, flagged in states:
+            node.children, node.top, node.key, node.seen, node.flagged = children.copy(), top, key, seen, flagged
         for job in reversed(taken):
             self.give_back(job)
 
