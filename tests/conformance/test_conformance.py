@@ -1,4 +1,4 @@
-"""Every scenario of the shared suite; the project's own are in libs/core/tests."""
+"""Every scenario: the project's own, and those of the shared suite where it is there."""
 
 from __future__ import annotations
 
@@ -11,10 +11,27 @@ from typing import Any
 
 import pytest
 
+from shoal_testkit.compact import load
 from shoal_testkit.scenario import check
 
+OWN = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
 SHARED = Path(__file__).parents[3] / "shared" / "conformance" / "scenarios"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda p: p.stem)
+def test_our_scenarios(path: Path) -> None:
+    wrong = {scenario["name"]: found for scenario in load(path) if (found := check(scenario))}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda p: p.stem)
+def test_our_scenarios_do_not_depend_on_names_order_and_the_time(path: Path) -> None:
+    wrong: dict[str, list[str]] = {}
+    for seed, scenario in enumerate(load(path)):
+        if found := check(_changed(scenario, seed)):
+            wrong[scenario["name"]] = found
+    assert wrong == {}
 
 
 def _groups(folder: Path) -> list[Path]:
@@ -52,7 +69,12 @@ def _changed(scenario: dict[str, Any], seed: int) -> dict[str, Any]:
             return (dt.datetime.fromisoformat(found) + shift).strftime("%Y-%m-%dT%H:%M:%SZ")
         return found
 
-    changed = scenario | {key: walk(scenario[key]) for key in ("now", "run", "objects", "state", "expect")}
+    changed = scenario | {
+        key: walk(scenario[key]) for key in ("now", "run", "objects", "state", "expect", "usage") if key in scenario
+    }
+    for told in [changed["expect"].get(key) or {} for key in ("shares", "waits", "goes")] + [changed.get("usage") or {}]:
+        for name in [n for n in told if n in names]:
+            told[f"x-{name}"] = told.pop(name)
     for found in changed["objects"].values():
         rng.shuffle(found)
     return changed

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import importlib
 import importlib.util
+import random
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -12,17 +17,56 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 
 
-def test_decisions_are_those_of_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = SHARED / "differential" / "expected.json"
-    if not expected.exists():
-        pytest.skip(f"{expected} is not here")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+SHIFT = dt.timedelta(days=400, hours=5)
+
+
+def _runner() -> ModuleType:
     spec = importlib.util.spec_from_file_location("differential", Path(__file__).parent / "run.py")
     assert spec is not None
     assert spec.loader is not None
     runner = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(runner)
+    return runner
+
+
+def test_decisions_are_those_of_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = SHARED / "differential" / "expected.json"
+    if not expected.exists():
+        pytest.skip(f"{expected} is not here")
+    runner = _runner()
     failures = tmp_path / "failures.txt"
     runner.compare(expected, SHARED / "bench", failures)
     different = set(re.findall(r"^(\d+)", failures.read_text(), re.MULTILINE))
     explained = set(re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "differences.md").read_text(), re.MULTILINE))
     assert different <= explained
+
+
+def _changed(found: Any, names: set[str]) -> Any:
+    """With other names (in the same order) and later."""
+    if isinstance(found, dict):
+        return {key: _changed(value, names) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_changed(value, names) for value in found]
+    if not isinstance(found, str):
+        return found
+    if TIME.fullmatch(found):
+        return (dt.datetime.fromisoformat(found) + SHIFT).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"x-{found}" if found in names else found
+
+
+@pytest.mark.parametrize("seed", [76, 118, 178, 213, 216, 339, *range(2000, 2030)])
+def test_names_order_of_lists_and_the_time_do_not_matter(seed: int) -> None:
+    if not (SHARED / "bench").is_dir():
+        pytest.skip(f"{SHARED / 'bench'} is not here")
+    runner = _runner()
+    objects = runner.generator(SHARED / "bench").build(seed).objects
+    snapshot = importlib.import_module("make_snapshot")
+    now = snapshot.NOW.timestamp()
+    names = {o["metadata"]["name"] for kind in ("nodes", "queues", "podGroups", "pods") for o in objects[kind]}
+    other = _changed(objects, names)
+    for found in other.values():
+        random.Random(seed).shuffle(found)
+    first = runner.decide(objects, snapshot.CONFIG, snapshot.PARAMS, now)
+    second = runner.decide(other, snapshot.CONFIG, snapshot.PARAMS, now + SHIFT.total_seconds())
+    assert second == {f"x-{name}": statuses for name, statuses in first.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from pathlib import Path
@@ -80,6 +81,74 @@ def test_a_snapshot_and_its_configuration(tmp_path: Path, capsys: pytest.Capture
     config.write_text("actions: dance")
     assert main(["simulate", str(path), "--config", str(config)]) == 2
     assert "'dance' is no action" in capsys.readouterr().err
+
+
+WORKLOADS = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: train, labels: {kai.scheduler/queue: team}}
+spec:
+  parallelism: 2
+  template:
+    spec:
+      schedulerName: kai-scheduler
+      containers: [{name: main, resources: {limits: {nvidia.com/gpu: "1"}}}]
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata:
+  name: web-1
+  ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: w}]
+spec:
+  replicas: 1
+  template:
+    metadata: {labels: {kai.scheduler/queue: team}}
+    spec: {schedulerName: kai-scheduler, containers: [{name: main, resources: {requests: {cpu: "1"}}}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: odd}
+spec: {replicas: -1, template: {spec: {containers: []}}}
+---
+only text
+"""
+
+
+def test_workloads_get_the_pods_that_their_controllers_would_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(CLUSTER)
+    (tmp_path / "w.yaml").write_text(WORKLOADS)
+    found = run(tmp_path, capsys)
+    (cycle,) = found["cycles"]
+    assert {p["pod"] for g in cycle["starts"] for p in g["pods"]} == {"train-0", "train-1", "web-1-0"}
+    (team,) = cycle["queues"]
+    assert team["allocated"][2] == 2, "a limit without a request is a request"
+    told = " ".join(found["problems"])
+    assert "a str was left out" in told
+    assert "Deployment odd was left out: spec.replicas is -1" in told
+
+
+def test_numbers_that_no_machine_has_are_told_on_the_pod(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pods = POD % ("huge", "", 'cpu: "1e400"') + POD % ("less", "", 'nvidia.com/gpu: "-3"') + POD % ("fine", "", 'cpu: "1"')
+    (tmp_path / "a.yaml").write_text(CLUSTER + pods)
+    (cycle,) = run(tmp_path, capsys)["cycles"]
+    assert [p["pod"] for g in cycle["starts"] for p in g["pods"]] == ["fine"]
+    told = {w["group"]: w["message"] for w in cycle["waiting"]}
+    assert "1e400" in next(text for group, text in told.items() if "huge" in group)
+
+
+@pytest.mark.parametrize("packed", ["gzip", "zip"])
+def test_a_snapshot_is_known_by_its_content(packed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "9"}}}
+    text = json.dumps({"config": {}, "rawObjects": {"nodes": [node], "podGroups": 3}})
+    path = tmp_path / "snapshot.gzip"
+    if packed == "gzip":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("snapshot.json", text)
+    assert "podGroups was left out" in run(path, capsys)["problems"][0]
+    path.write_bytes(b"\x1f\x8b broken")
+    assert main(["simulate", str(path)]) == 2
 
 
 @pytest.mark.parametrize(

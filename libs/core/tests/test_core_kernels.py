@@ -135,6 +135,15 @@ def test_a_place_on_what_is_released_takes_the_released_device() -> None:
     assert node.charge(0, 50, 2) == [1, 0, 100, 0, 50]
 
 
+def test_a_part_that_leaves_a_device_takes_no_idle_one() -> None:
+    node = Shared()
+    node.whole[0] = 1
+    node.charge(0, 50, 2)
+    assert node.charge(0, 50, 2)[:2] == [2, -1]
+    node.charge(0, 50, 2, -1)
+    assert node.charge(0, 50, 1)[:2] == [2, -1]
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([25, 40, 50])), max_size=6))
 def test_what_is_charged_to_slots_and_taken_off_leaves_no_trace(steps: list[tuple[int, int]]) -> None:
     node = Shared()

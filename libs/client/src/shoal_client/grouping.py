@@ -55,7 +55,7 @@ def _chain(pod: PodRecord, owners: dict[str, dict[str, Any]]) -> list[Owner]:
         meta = (raw or {}).get("metadata") or {}
         chain.append(Owner(api, kind, name, uid, meta.get("labels") or {}, meta.get("annotations") or {}))
         above = next(iter(meta.get("ownerReferences") or ()), None)
-        if above is None:
+        if not isinstance(above, dict):
             break
-        name, uid, api, kind = above.name, above.uid, above.api_version, above.kind
+        name, uid, api, kind = (str(above.get(key) or "") for key in ("name", "uid", "apiVersion", "kind"))
     return chain

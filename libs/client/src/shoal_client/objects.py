@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import zipfile
 import zlib
@@ -14,6 +16,7 @@ import msgspec
 import yaml
 
 from shoal_client.grouping import grouped
+from shoal_client.workloads import COUNT, BadWorkload, owned, pods_of, with_defaults
 from shoal_contracts.state import ObjectRecord, PodRecord, StateMessage
 from shoal_model.normalise import TYPES, from_dict
 from shoal_model.objects import metadata_of
@@ -67,18 +70,21 @@ class Snapshot:
 
 
 def read(path: Path) -> Snapshot:
-    """The cluster in a snapshot (zip or JSON), or in a file or folder of manifests. Raises CantRead."""
+    """The cluster in a snapshot (zip, gzip or JSON), or in a file or folder of manifests. Raises CantRead."""
     if not path.exists():
         raise CantRead(f"{path} does not exist")
     found = Snapshot()
-    if path.suffix == ".zip":
-        _snapshot(_unzipped(path), path, found)
+    packed = _packed(path)
+    if packed is not None:
+        _snapshot(packed, path, found)
     elif path.suffix == ".json" and isinstance(body := _json(path), dict) and "rawObjects" in body:
         _snapshot(body, path, found)
     else:
         others: list[dict[str, Any]] = []
-        for file, raw in _manifests(path, found):
+        everything = list(_manifests(path, found))
+        for file, raw in everything:
             _add(raw, str(raw.get("kind") or ""), file, found, others)
+        _make_pods(everything, others, found)
         found.records = grouped(found.records, others)
     if not found.records:
         raise CantRead(f"{path} holds no object that matters for scheduling")
@@ -87,9 +93,38 @@ def read(path: Path) -> Snapshot:
     return found
 
 
-def _unzipped(path: Path) -> dict[str, Any]:
+def _packed(path: Path) -> dict[str, Any] | None:
+    """The snapshot in a zip or gzip file, None if it is neither."""
+    if path.is_dir():
+        return None
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file:
+            head = file.read(4)
+            if path.suffix == ".zip" or head == b"PK\x03\x04":
+                return _unzipped(path)
+            if head[:2] != b"\x1f\x8b" and path.suffix not in (".gz", ".gzip"):
+                return None
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                text = unpacked.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CantRead(f"{path}: {error}") from error
+    if len(text) > LARGEST:
+        raise CantRead(f"{path}: unpacked it is over {LARGEST >> 30} GiB")
+    if text[:4] == b"PK\x03\x04":
+        return _unzipped(path, io.BytesIO(text))
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CantRead(f"{path}: no snapshot, JSON or a zip is expected in it: {error}") from error
+    if not isinstance(body, dict):
+        raise CantRead(f"{path}: no snapshot, an object is expected in it")
+    return body
+
+
+def _unzipped(path: Path, content: io.BytesIO | None = None) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(content or path) as archive:
             member = archive.getinfo("snapshot.json")
             if member.file_size > LARGEST:
                 raise CantRead(f"{path}: snapshot.json is over {LARGEST >> 30} GiB")
@@ -99,6 +134,23 @@ def _unzipped(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise CantRead(f"{path}: snapshot.json is not an object")
     return body
+
+
+def _make_pods(given: list[tuple[Path, dict[str, Any]]], others: list[dict[str, Any]], found: Snapshot) -> None:
+    """Pods of workloads of which none are there."""
+    have = owned(raw for _, raw in given if isinstance(raw.get("metadata"), dict))
+    files = {id(raw): file for file, raw in given}
+    for workload in others:
+        kind, meta, where = workload.get("kind"), workload["metadata"], files[id(workload)]
+        if kind not in COUNT or meta["uid"] in have:
+            continue
+        try:
+            pods = pods_of(workload)
+        except BadWorkload as problem:
+            found.problems.append(f"{where}: {kind} {meta['name']} was left out: {problem}")
+            continue
+        for pod in pods:
+            _add(pod, "Pod", where, found, others)
 
 
 def _json(path: Path) -> Any:
@@ -159,6 +211,8 @@ def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, An
             for raw in _unwrapped(document, file, found):
                 if isinstance(raw, dict):
                     yield file, raw
+                elif raw is not None:
+                    found.problems.append(f"{file}: a {type(raw).__name__} was left out: a Kubernetes object is expected")
 
 
 def _unwrapped(document: Any, file: Path, found: Snapshot) -> list[Any]:
@@ -183,6 +237,8 @@ def _add(raw: Any, kind: str, where: Path, found: Snapshot, others: list[dict[st
     try:
         metadata_of(raw)
         if kind in TYPES:
+            if kind == "Pod":
+                raw = with_defaults(raw)
             found.records.append(from_dict({**raw, "kind": kind}))
         elif kind in WHOLE:
             body = msgspec.Raw(msgspec.json.encode(raw))

@@ -81,6 +81,8 @@ class Cluster(Room):
         self._queue_records: dict[str, state.QueueRecord] = {}
         self._priority_classes: dict[str, state.PriorityClassRecord] = {}
         self._shapes: dict[bytes, Shape] = {}
+        self.demands: dict[tuple[object, ...], int] = {}
+        """What pods demand of nodes besides room -> a number (search.signatures)."""
         self._tree: Tree | None = None
         self._foreign: set[str] = set()
         self._memory_pods: set[str] = set()
@@ -482,7 +484,7 @@ class Cluster(Room):
     def _node(self, record: state.NodeRecord) -> None:
         here = [self.pods[uid] for uid in self.by_node.get(record.name, {})]
         column = self.nodes.columns.get(record.name, -1)
-        if column >= 0 and self._same_room(record, column):
+        if column >= 0 and self.nodes.same(record, self.claims.node_gpus(record.name)):
             self.nodes.records[column] = record
             return
         for pod in here:
@@ -495,20 +497,6 @@ class Cluster(Room):
             pod.accepted = self.accepted(pod, column)
             self.charge(pod, column, pod.status, 1)
             self._count(pod, 1.0)
-
-    def _same_room(self, record: state.NodeRecord, column: int) -> bool:
-        """Whether nothing changed that placing looks at."""
-        old = self.nodes.records[column]
-        assert old is not None
-        return (
-            old.labels == record.labels
-            and old.taints == record.taints
-            and old.allocatable == record.allocatable
-            and old.unschedulable == record.unschedulable
-            and old.ready == record.ready
-            and old.conditions == record.conditions
-            and float(self.nodes.claim_gpus[column]) == self.claims.node_gpus(record.name)
-        )
 
     def _detach(self, job: Job) -> None:
         for pod in job.pods.values():

@@ -143,6 +143,21 @@ class Nodes:
         found[PODS] = 1.0
         return found
 
+    def same(self, record: NodeRecord, claim_gpus: float) -> bool:
+        """Whether nothing changed of a known node that placing looks at."""
+        column = self.columns[record.name]
+        old = self.records[column]
+        assert old is not None
+        return (
+            old.labels == record.labels
+            and old.taints == record.taints
+            and old.allocatable == record.allocatable
+            and old.unschedulable == record.unschedulable
+            and old.ready == record.ready
+            and old.conditions == record.conditions
+            and float(self.claim_gpus[column]) == claim_gpus
+        )
+
     def put(self, record: NodeRecord, claim_gpus: float = 0.0) -> int:
         """A node that is new or changed; its column. What runs on it has to be charged anew by the caller."""
         column = self.columns.get(record.name)
@@ -377,20 +392,26 @@ class Nodes:
         self._refresh()
         return self._memories
 
-    def free_gpus(self) -> Floats:
-        """Idle and leaving GPUs of each node, the free parts of shared ones and MIG instances included: (nodes,)."""
-        found = self.idle[GPU] + self.releasing[GPU]
+    def idle_and_leaving_gpus(self) -> tuple[Floats, Floats]:
+        """GPUs of each node that are idle, and those that are being released less what is promised of them; with the free
+        parts of shared ones and MIG instances: two (nodes,)."""
+        idle, leaving = self.idle[GPU], self.releasing[GPU]
         for number, name in enumerate(self.resources.values):
             if weight := mig_gpus(name):
-                found = found + weight * (self.idle[number] + self.releasing[number])
+                idle, leaving = idle + weight * self.idle[number], leaving + weight * self.releasing[number]
         if self.used.any():
             memory = np.maximum(self.gpu_memory, 1)[:, None].astype(float)
             taken = np.ceil(np.round(self.held / memory * 100, 9)) / 100
-            found = found + np.where(self.held > 0, 1 - taken, 0.0).sum(axis=1)
-            leaving = np.ceil(np.round(self.leaving / memory * 100, 9)) / 100
+            idle = idle + np.where(self.held > 0, 1 - taken, 0.0).sum(axis=1)
+            parts = np.ceil(np.round(self.leaving / memory * 100, 9)) / 100
             partly = (self.leaving > 0) & ~((self.leaving == self.used) & (self.used != 0))
-            found = found + np.where(partly, leaving, 0.0).sum(axis=1)
-        return found
+            leaving = leaving + np.where(partly, parts, 0.0).sum(axis=1)
+        return idle, leaving
+
+    def free_gpus(self) -> Floats:
+        """Idle and leaving GPUs of each node together: (nodes,)."""
+        idle, leaving = self.idle_and_leaving_gpus()
+        return idle + leaving
 
     def most_free_gpus(self) -> float:
         """No more GPUs than this can be placed on all nodes together, unless some are given up."""

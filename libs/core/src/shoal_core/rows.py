@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
 """CPU (millicores), memory (bytes), GPUs (devices)."""
 NOTHING: Vector = (0.0, 0.0, 0.0)
+Away = tuple[int, tuple[str, ...], int]
+"""A node, the shared devices on it, and the status that a pod is charged with there."""
 REGULAR, FRACTION, GPU_MEMORY, MIG = range(4)
 _MIG = re.compile(r"nvidia\.com/mig-(\d+)g\.(\d+)gb$")
 MIG_PREFIX = "nvidia.com/mig-"
@@ -112,8 +114,8 @@ class Pod:
         """What it counts for in queues while it is on a node."""
         self.charged_gpus = 0.0
         self.zones: tuple[tuple[int, tuple[tuple[str, float], ...]], ...] = ()
-        self.away: tuple[int, tuple[str, ...]] | None = None
-        """Where it is being released while it has a place elsewhere."""
+        self.away: tuple[Away, ...] = ()
+        """Where it is still charged while it has a place elsewhere, the node that it runs on first."""
         self.order = _task_order(record)
 
     @property
@@ -171,7 +173,7 @@ class Job:
         """Requests of the pods that count as allocated."""
         self.chunk_cache: tuple[list[Pod], Vector] | None = None
         self.key_cache: tuple[int, int, float, str] | None = None
-        self.signature_cache: int | None = None
+        self.signature_cache: tuple[tuple[object, ...], ...] | None = None
 
     def leaf_for(self, record: state.PodRecord) -> PodSet | None:
         """The leaf that a pod belongs to, None if it names one that does not exist."""

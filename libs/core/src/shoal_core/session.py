@@ -12,7 +12,7 @@ from shoal_core.nodes import Saved
 from shoal_core.results import CycleResult, Eviction, Gang, Placed
 from shoal_core.rows import NOTHING, Pod, Vector, set_status
 from shoal_core.settings import Settings
-from shoal_core.status import ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
+from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
 
 EVICTED, RESTORED, PLACED = range(3)
@@ -67,6 +67,12 @@ class Session:
         """Pods whose place depends on what is being released: taken back at the end."""
         self._on_paper: set[int] = set()
         """Nodes from which a mere reservation was evicted: charged anew at the end."""
+        self.bound: set[str] = set()
+        """Pods whose place was decided in this session."""
+        self._deleted: set[str] = set()
+        """Pods whose deletion was decided in this session."""
+        self._twice: list[tuple[Pod, Vector]] = []
+        """What queues count twice until the session ends."""
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
@@ -149,7 +155,7 @@ class Session:
         change.column = column
         self._save(change, column, groups)
         if pod.status == RELEASING:
-            pod.away = (pod.node, pod.groups)
+            pod.away = (*pod.away, (pod.node, pod.groups, RELEASING))
         status = PIPELINED if later else ALLOCATED
         pod.groups = groups
         if pod.shape.dynamic and pod.record.claims:
@@ -234,6 +240,11 @@ class Session:
         set_status(pod, RELEASING)
         pod.virtual = True
 
+    def began_active(self, pod: Pod) -> bool:
+        """Whether the pod had a place when the session began."""
+        uid = pod.record.uid
+        return bool(pod.node_name) and uid not in self.bound and (ACTIVE[pod.status] or uid in self._deleted)
+
     def reserving(self) -> bool:
         """Whether a pod was given a place for later since the last commit."""
         return any(change.kind == PLACED and change.pod.status == PIPELINED for change in self.log)
@@ -262,6 +273,7 @@ class Session:
             entry = self._entry(pod)
             if pod.status == ALLOCATED:
                 set_status(pod, BINDING)
+                self.bound.add(pod.record.uid)
                 pod.node_name = entry.node
                 cluster.assumed[pod.record.uid] = (pod.node_name, pod.groups)
                 cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
@@ -293,14 +305,16 @@ class Session:
 
     def commit_victims(self, evictions: dict[str, Eviction]) -> None:
         """Close the log of a simulation: its victims go (``evictions`` by uid), its places are reserved."""
-        for change in self.log:
-            pod = change.pod
-            if change.kind != EVICTED or pod.status not in (RELEASING, PIPELINED):
-                continue
-            uid = pod.record.uid
+        for change in self.evicted():
+            uid = change.pod.record.uid
             if uid in self.later:
-                # It had no more than a reservation.
+                # It loses its reservation.
                 self.result.reserved = [r for r in self.result.reserved if r.uid != uid]
+            if uid in self._deleted:
+                self._delete_twice(change)
+                continue
+            self._deleted.add(uid)
+            if uid in self.later:
                 continue
             if uid not in self.cluster.going:
                 self.cluster.going.add(uid)
@@ -313,29 +327,49 @@ class Session:
                 self.result.reserved.append(self._entry(change.pod))
         self.log.clear()
 
+    def evicted(self) -> list[Change]:
+        """The evictions among the open steps that were not taken back."""
+        stay = {id(c.pod) for c in self.log if c.kind == RESTORED}
+        return [c for c in self.log if c.kind == EVICTED and id(c.pod) not in stay]
+
+    def _delete_twice(self, change: Change) -> None:
+        """A pod that was moved is deleted already and can't be deleted again: for the rest of the cycle it counts once more
+        in its queue, and where it moved again, as reserved in the place that it was first moved to."""
+        pod, cluster = change.pod, self.cluster
+        self._queue(pod, pod.accepted, 1.0)
+        self._twice.append((pod, pod.accepted))
+        if pod.status == PIPELINED:
+            cluster.charge(pod, change.node, RELEASING, -1, slots=False)
+            cluster.charge(pod, change.node, PIPELINED, 1, slots=False)
+            pod.away = tuple((at, groups, PIPELINED if at == change.node else how) for at, groups, how in pod.away)
+            self._on_paper.add(change.node)
+
     def close(self) -> CycleResult:
         """End the cycle: reservations are taken back, so that the cluster shows what is decided and nothing else."""
         cluster, shared = self.cluster, set(self._on_paper)
+        for pod, amount in self._twice:
+            self._queue(pod, amount, -1.0)
         for pod in self.later.values():
             if pod.status not in (PIPELINED, RELEASING):
                 continue
             if pod.shape.shared:
-                shared.add(pod.node)
-                if pod.away:
-                    shared.add(pod.away[0])
+                shared.update((pod.node, *(at for at, _, _ in pod.away)))
             cluster.charge(pod, pod.node, pod.status, -1, slots=False)
             if pod.status == PIPELINED:
                 self._queue(pod, pod.accepted, -1.0)
             if pod.record.claims:
                 cluster.claims.release(pod.record)
             pod.zones = ()
-            if pod.away and pod.node_name:
-                pod.node, pod.groups = pod.away
+            runs = bool(pod.away and pod.node_name)
+            for at, _, how in pod.away[1 if runs else 0 :]:
+                cluster.charge(pod, at, how, -1, slots=False)
+            if runs:
+                pod.node, pod.groups, _ = pod.away[0]
                 set_status(pod, RELEASING)
             else:
                 pod.node, pod.groups, pod.accepted = -1, (), NOTHING
                 set_status(pod, PENDING)
-            pod.away = None
+            pod.away = ()
             pod.virtual = False
         void = self._take_back(shared)
         for column in shared:
@@ -344,9 +378,12 @@ class Session:
             self._start_reserved()
         for job in {id(p.job): p.job for p in (*self.placed.values(), *self.later.values())}.values():
             if job is not None:
+                job.signature_cache = None
                 cluster.look_again(job)
         for eviction in self.result.evictions:
-            cluster.look_again(cluster.jobs[eviction.namespace, eviction.group])
+            job = cluster.jobs[eviction.namespace, eviction.group]
+            job.signature_cache = None
+            cluster.look_again(job)
         self.result.units = self.units
         return self.result
 
@@ -370,6 +407,9 @@ class Session:
                     break
                 self.place(pod, column, False, (), places[pod.uid].zones)
             else:
+                if not job.root.satisfied:
+                    self.rollback(start)
+                    continue
                 self.result.gangs.append(Gang(*job.key, job.record.queue, self.commit_places(), not started))
                 self.result.reserved = [r for r in self.result.reserved if r.uid not in {p.uid for p in pods}]
 
@@ -379,22 +419,23 @@ class Session:
         void: set[str] = set()
         if not result.evictions:
             return void
+        begun: dict[tuple[str, str], bool] = {}
         for gang in result.gangs:
-            for member in gang.members:
-                pod = cluster.pods[member.uid]
-                if pod.status != RELEASING:
-                    continue
+            key = (gang.namespace, gang.group)
+            gone = [m for m in gang.members if cluster.pods[m.uid].status == RELEASING]
+            begun[key] = begun.get(key, False) or gang.starts
+            for member in gone:
                 void.add(member.uid)
-                cluster.charge(pod, pod.node, RELEASING, -1, slots=False)
-                if pod.shape.shared:
-                    shared.add(pod.node)
-                cluster.by_node[pod.node_name].pop(member.uid, None)
-                cluster.assumed.pop(member.uid, None)
-                cluster.going.discard(member.uid)
-                pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
-                set_status(pod, PENDING)
-                if pod.job is not None and pod.job.queue is not None:
-                    pod.job.queue.charge_pending(pod.shape.vector)
+                self._never_starts(cluster.pods[member.uid], RELEASING, shared)
+        parts = {(g.namespace, g.group) for g in result.gangs if any(m.uid in void for m in g.members)}
+        parts = {key for key in parts if begun[key] and not cluster.jobs[key].root.satisfied}
+        for gang in result.gangs:
+            for member in gang.members if (gang.namespace, gang.group) in parts else ():
+                if member.uid not in void:
+                    # It would start as a part of a gang: it waits in its place for the others.
+                    void.add(member.uid)
+                    result.reserved.append(member)
+                    self._never_starts(cluster.pods[member.uid], BINDING, shared)
         if void:
             left = [
                 g if void.isdisjoint(m.uid for m in g.members)
@@ -404,6 +445,23 @@ class Session:
             result.gangs = [g for g in left if g.members]
             result.evictions = [e for e in result.evictions if e.uid not in void]
         return void
+
+    def _never_starts(self, pod: Pod, status: int, shared: set[int]) -> None:
+        """A pod that was to start waits again; ``status`` is what its node is charged with."""
+        cluster, queue = self.cluster, pod.job.queue if pod.job else None
+        cluster.charge(pod, pod.node, status, -1, slots=False)
+        if pod.shape.shared:
+            shared.add(pod.node)
+        if status == BINDING:
+            self._queue(pod, pod.accepted, -1.0)
+        cluster.by_node[pod.node_name].pop(pod.uid, None)
+        cluster.assumed.pop(pod.uid, None)
+        cluster.going.discard(pod.uid)
+        cluster.avoiding.discard(pod.uid)
+        pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
+        set_status(pod, PENDING)
+        if queue is not None:
+            queue.charge_pending(pod.shape.vector)
 
     # looking
 

@@ -21,6 +21,9 @@ _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0,
 LIMIT = 64
 """Longest text of a quantity or duration that is looked at."""
 
+MOST = Decimal(10) ** 30
+"""A larger number of anything is not meant."""
+
 
 class BadQuantity(ValueError):
     """The text is no quantity (or duration, or time); the message says which text."""
@@ -31,9 +34,12 @@ def _parse(text: str) -> Decimal:
     if not found:
         raise BadQuantity(f"not a quantity: {text[:LIMIT]!r}")
     try:
-        return Decimal(found.group(1)) * _SUFFIX[found.group(2) or ""]
+        value = Decimal(found.group(1)) * _SUFFIX[found.group(2) or ""]
     except InvalidOperation as error:
         raise BadQuantity(f"not a quantity: {text!r}") from error
+    if abs(value) > MOST:
+        raise BadQuantity(f"not a quantity: {text!r} is over {MOST:.0e}")
+    return value
 
 
 @lru_cache(maxsize=8192)

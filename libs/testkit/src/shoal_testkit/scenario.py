@@ -72,15 +72,16 @@ class Replay:
         self._run = scenario["run"]
         self.records = records(scenario["objects"])
         plugins = set(self._run.get("withoutPlugins") or ())
-        settings = read(
-            scenario.get("config") or {}, {"useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1}
-        )
+        flags = {"useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1}
+        settings = read(scenario.get("config") or {}, flags | (scenario.get("flags") or {}))
         chosen = tuple(p for p in settings.plugins if p not in plugins)
         if not scenario.get("config"):
             chosen = tuple(p for p in PLUGINS if p not in plugins)
         if scenario["objects"].get("nodeResourceTopologies"):
             chosen = (*chosen, "numa")
-        self.settings = replace(settings, plugins=chosen, staleness_grace=0.0)
+        grace = settings.staleness_grace if "globalDefaultStalenessGracePeriod" in (scenario.get("flags") or {}) else 0.0
+        usage = {name: tuple(parts) for name, parts in (scenario.get("usage") or {}).items()}
+        self.settings = replace(settings, plugins=chosen, staleness_grace=grace, usage=usage)
         self.state = {
             uid: Standing(STATUS[s["status"]], s.get("node", ""), tuple(s.get("gpuGroups") or ()))
             for uid, s in scenario["state"].items()
@@ -183,6 +184,7 @@ def differences(
                 should = float(text) * (1000 if resource == "cpu" else 1)
                 if have != should:
                     wrong.append(f"{name} zone {zone} has {resource} {have}, not {should}")
+    wrong += _told(expect, outcome)
     most = expect.get("atMostPerCycle") or {}
     have = {
         "binds": sum(len(g.members) for g in outcome.result.gangs),
@@ -190,6 +192,23 @@ def differences(
         "pipelined": len(outcome.result.reserved),
     }
     wrong += [f"{have[what]} {what}, at most {bound} are allowed" for what, bound in most.items() if have[what] > bound]
+    return wrong
+
+
+def _told(expect: dict[str, Any], outcome: Outcome) -> list[str]:
+    """Fair shares, reasons and evictions that are not as demanded; only scenarios written here speak of them."""
+    wrong: list[str] = []
+    result = outcome.result
+    shares = {q.name: q.share[2] for q in result.queues}
+    wrong += [
+        f"{q} has a share of {shares.get(q)}, not {v}" for q, v in (expect.get("shares") or {}).items() if shares.get(q) != v
+    ]
+    codes = {w.group: w.code for w in result.waiting}
+    wrong += [f"{g} waits for {codes.get(g)}, not {v}" for g, v in (expect.get("waits") or {}).items() if codes.get(g) != v]
+    if "goes" in expect:
+        gone = {e.pod: e.action for e in result.evictions}
+        if gone != (expect["goes"] or {}):
+            wrong.append(f"what goes is {gone}, not {expect['goes']}")
     return wrong
 
 

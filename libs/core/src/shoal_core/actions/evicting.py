@@ -14,7 +14,7 @@ from shoal_core.rows import Job, Key, Pod, Vector
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
-from shoal_core.session import EVICTED, Session
+from shoal_core.session import Session
 from shoal_core.settings import Budgets
 from shoal_core.status import PIPELINED, RELEASING
 
@@ -27,7 +27,7 @@ class Evicting:
 
     def __init__(self, session: Session, walk: Walk, running: Sorted, pending: Sorted) -> None:
         self.session, self.walk, self.running, self.pending = session, walk, running, pending
-        self._failures = Failures()
+        self._failures = Failures(session)
         self._fruitless = 0
         """Work of searches that found nothing."""
         self._looks = Looks(session, walk, pending)
@@ -141,7 +141,7 @@ class Evicting:
     def _commit(self, job: Job, found: Scenario) -> None:
         session = self.session
         pods = found.pods()
-        gone = [c.pod for c in session.log if c.kind == EVICTED and c.pod.status in (RELEASING, PIPELINED)]
+        gone = [c.pod for c in session.evicted()]
         evictions: dict[str, Eviction] = {}
         for pod in gone:
             victim, record = pod.job, pod.record
@@ -154,7 +154,7 @@ class Evicting:
             )  # fmt: skip
         session.commit_victims(evictions)
         self._looks.forget()
-        if any(not pod.node_name for pod in gone):
+        if any(not pod.node_name or pod.uid in session.bound for pod in gone):
             self._pass_on(job)
         for key in {id(p.job): p.job for p in gone}.values():
             if key is not None:
@@ -167,7 +167,8 @@ class Evicting:
         """A job lost its reservation to this one: what went for that job goes for this one."""
         session, result = self.session, self.session.result
         served = {(r.namespace, session.cluster.pods[r.uid].record.group) for r in result.reserved}
-        served |= {(g.namespace, g.group) for g in result.gangs}
+        pods = session.cluster.pods
+        served |= {(g.namespace, g.group) for g in result.gangs if any(pods[m.uid].status != RELEASING for m in g.members)}
         result.evictions = [
             e
             if not e.for_group or (e.for_namespace, e.for_group) in served

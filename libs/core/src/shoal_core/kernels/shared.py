@@ -58,11 +58,12 @@ def charge_slot(
             leaving[n, s] += memory
             held[n, s] += memory
             known[n, s] = 1
-            if used[n, s] == leaving[n, s] and marked[n, s] == 0:
-                releasing[GPU_ROW, n] += 1.0
-                marked[n, s] = 1
-            if cap < int(idle[GPU_ROW, n]) + in_use:
-                idle[GPU_ROW, n] -= 1.0
+            if used[n, s] == leaving[n, s]:
+                if marked[n, s] == 0:
+                    releasing[GPU_ROW, n] += 1.0
+                    marked[n, s] = 1
+                if cap < int(idle[GPU_ROW, n]) + in_use:
+                    idle[GPU_ROW, n] -= 1.0
         elif how == 2:
             if used[n, s] - memory == leaving[n, s]:
                 releasing[GPU_ROW, n] -= 1.0

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from shoal_core.order.queues import OrderKey
 from shoal_core.queues import Queue
+from shoal_core.rows import Vector
 
 J = TypeVar("J")
 
@@ -18,7 +19,7 @@ J = TypeVar("J")
 class Node(Generic[J]):
     """A queue that has jobs, or has queues that have some."""
 
-    __slots__ = ("children", "flagged", "jobs", "key", "parent", "queue", "top")
+    __slots__ = ("children", "flagged", "jobs", "key", "parent", "queue", "seen", "top")
 
     def __init__(self, queue: Queue | None, parent: Node[J] | None) -> None:
         self.queue, self.parent = queue, parent
@@ -27,6 +28,8 @@ class Node(Generic[J]):
         self.top: Node[J] | None = None
         """The child that goes first, as of the last look."""
         self.key: OrderKey | None = None
+        self.seen: Vector | None = None
+        """What the queue had when ``key`` was made."""
         self.flagged = False
 
     @property
@@ -38,7 +41,8 @@ class Node(Generic[J]):
         return at
 
 
-Mark = tuple[dict[str, Node[J]], list[tuple[Node[J], list[Node[J]], "Node[J] | None", "OrderKey | None", bool]]]
+State = tuple[Node[J], list[Node[J]], "Node[J] | None", "OrderKey | None", "Vector | None", bool]
+Mark = tuple[dict[str, Node[J]], list[State[J]]]
 
 
 class Iterator(Generic[J]):
@@ -79,7 +83,8 @@ class Iterator(Generic[J]):
             above = at.parent
             if at.key is None:
                 # New among its siblings: it takes its place at once.
-                at.key = self.key(at)
+                self._rank(at)
+                assert at.key is not None
                 if above.top is None or (above.top.key is not None and (at.key < above.top.key) != self.reverse):
                     above.top = at
             at.flagged = True
@@ -93,17 +98,22 @@ class Iterator(Generic[J]):
     def _build(self, node: Node[J]) -> None:
         for child in node.children:
             self._build(child)
-            child.key = self.key(child)
+            self._rank(child)
         node.top = self._first(node)
+
+    def _rank(self, node: Node[J]) -> None:
+        assert node.queue is not None
+        node.key, node.seen = self.key(node), node.queue.allocated
 
     def _first(self, node: Node[J]) -> Node[J] | None:
         best: Node[J] | None = None
         for child in node.children:
-            if child.key is None:
-                child.key = self.key(child)
+            if child.key is None or child.seen is not child.queue.allocated:  # type: ignore[union-attr]
+                self._rank(child)
             if best is None:
                 best = child
                 continue
+            assert child.key is not None
             assert best.key is not None
             if (child.key < best.key) != self.reverse:
                 best = child
@@ -112,14 +122,14 @@ class Iterator(Generic[J]):
     def mark(self) -> Mark[J]:
         """How things stand, for ``back``."""
         nodes = (self._root, *self._nodes.values())
-        return dict(self._nodes), [(n, n.children.copy(), n.top, n.key, n.flagged) for n in nodes]
+        return dict(self._nodes), [(n, n.children.copy(), n.top, n.key, n.seen, n.flagged) for n in nodes]
 
     def back(self, mark: Mark[J], taken: list[J]) -> None:
         """Undo all that happened since the mark: ``taken`` was taken, in this order, and nothing was put back."""
         nodes, states = mark
         self._nodes = dict(nodes)
-        for node, children, top, key, flagged in states:
-            node.children, node.top, node.key, node.flagged = children.copy(), top, key, flagged
+        for node, children, top, key, seen, flagged in states:
+            node.children, node.top, node.key, node.seen, node.flagged = children.copy(), top, key, seen, flagged
         for job in reversed(taken):
             self.give_back(job)
 
@@ -141,7 +151,7 @@ class Iterator(Generic[J]):
                 if not top.flagged:
                     break
                 top.flagged = False
-                top.key = self.key(top)
+                self._rank(top)
                 node.top = self._first(node)
             node = top
         job = self.take(node)

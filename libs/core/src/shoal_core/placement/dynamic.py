@@ -54,8 +54,8 @@ class Dynamic:
         for pod in self._session.cluster.pods.values():
             if pod.node >= 0 and USED[pod.status]:
                 yield pod, pod.node
-                if pod.away:
-                    yield pod, pod.away[0]
+                for column, _, _ in pod.away:
+                    yield pod, column
 
     def narrows(self, pod: Pod) -> bool:
         """Whether any rule of this kind concerns the pod."""

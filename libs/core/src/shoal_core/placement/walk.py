@@ -291,10 +291,16 @@ class Walk:
             allowed[column] = 0
         zones = cluster.numa.place(name, pod.record) if session.numa else ()
         groups = nodes.groups(column, pod, slots) if slots else ()
-        if pod.status == RELEASING and pod.node == column and set(groups) == set(pod.groups) and zones == pod.zones:
+        if pod.status == RELEASING and self._stays(pod, column, groups, zones):
             return session.restore(pod)
         session.place(pod, column, waits, groups, zones)
         return True
+
+    def _stays(self, pod: Pod, column: int, groups: tuple[str, ...], zones: tuple) -> bool:
+        """Whether the pod is on the node already, or was before it was moved: then it is not evicted after all."""
+        if pod.node == column:
+            return set(groups) == set(pod.groups) and zones == pod.zones
+        return any(at == column and set(groups) == set(had) for at, had, _ in pod.away) and not zones
 
     def _within_queue(self, job: Job, pod: Pod) -> Bytes:
         """Nodes on whose GPUs the pod's memory stays within limits and quota (placement spec 2.4, step 1)."""

@@ -80,7 +80,7 @@ class Looks:
         jobs: list[tuple[str, int, tuple[object, ...], Job, list[Pod]]] = []
         for job, pods in gone.values():
             whole = len(pods) == job.active and not job.pending and len(job.leaf_list) == 1 and not has_topology(job.root)
-            if not whole or job.queue is None or any(not self.plain(p) or p.node in fixed for p in pods):
+            if not whole or job.queue is None or any(not self.plain(p) or p.away or p.node in fixed for p in pods):
                 return None
             for pod in pods:
                 shapes.setdefault(pod.shape.number, pod)

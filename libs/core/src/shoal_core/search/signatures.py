@@ -4,54 +4,66 @@ from __future__ import annotations
 
 from shoal_core.gang import Member, PodSet
 from shoal_core.rows import Job, Pod
-from shoal_core.status import ACTIVE, PENDING
+from shoal_core.session import Session
+from shoal_core.status import PENDING
+
+Signature = tuple[tuple[object, ...], ...]
 
 
-def signature(job: Job) -> int:
-    """What the pods demand of nodes besides room, and of topology. Requests and queue are not part of it."""
+def signature(session: Session, job: Job) -> Signature:
+    """What the pods demand of nodes besides room, and of topology. Requests and queue are not part of it.
+
+    It is that of the cycle's beginning: pods that got a place in it still count, pods that it evicted don't.
+    """
     found = job.signature_cache
     if found is None:
-        found = job.signature_cache = hash(tuple(sorted(hash(_leaf(leaf)) for leaf in job.leaf_list)))
+        found = job.signature_cache = tuple(sorted(_leaf(session, leaf) for leaf in job.leaf_list))
     return found
 
 
-def _leaf(leaf: PodSet) -> tuple[object, ...]:
-    pods = [p for p in leaf.pods if not ACTIVE[p.status]]
+def _leaf(session: Session, leaf: PodSet) -> tuple[object, ...]:
+    pods = [p for p in leaf.pods if not session.began_active(p)]
     if not pods:
         return ()
-    chain: list[object] = []
+    chain: list[tuple[str, str, str]] = []
     at: Member | None = leaf
     while at is not None:
         if at.topology:
-            chain.append((at.topology.topology, at.topology.required, at.topology.preferred))
+            chain.append((at.topology.topology, at.topology.required or "", at.topology.preferred or ""))
         at = at.parent
-    return (tuple(chain), tuple(sorted(_pod(p) for p in pods)))
+    return (tuple(chain), tuple(sorted(_pod(session, p) for p in pods)))
 
 
-def _pod(pod: Pod) -> int:
-    record = pod.record
-    return hash(
-        (
+def _pod(session: Session, pod: Pod) -> int:
+    """A number for what the pod demands, the same for all that demand the same."""
+    record, shape, cluster = pod.record, pod.shape, session.cluster
+    short = (shape.number, record.priority_class, record.priority)
+    found = cluster.demands.get(short)
+    if found is None:
+        full = (
             tuple(sorted(record.node_selector.items())), repr(record.affinity), repr(record.tolerations),
             record.priority_class, record.priority, repr(record.host_ports), tuple(record.volumes),
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+        number = cluster.demands.setdefault(full, len(cluster.demands))
+        found = cluster.demands[short] = number
+    return found
 
 
 class Failures:
     """Per signature the smallest job that failed."""
 
-    def __init__(self) -> None:
-        self._smallest: dict[tuple[str, int], list[tuple[float, ...]]] = {}
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._smallest: dict[tuple[str, Signature], list[tuple[float, ...]]] = {}
 
     def hopeless(self, scope: str, job: Job) -> bool:
         """Whether a job that is no harder than this one has failed already."""
-        kept = self._smallest.get((scope, signature(job)))
+        kept = self._smallest.get((scope, signature(self._session, job)))
         return kept is not None and not _easier(_requests(job), kept)
 
     def failed(self, scope: str, job: Job) -> None:
         """The job found nothing."""
-        key, mine = (scope, signature(job)), _requests(job)
+        key, mine = (scope, signature(self._session, job)), _requests(job)
         kept = self._smallest.get(key)
         if kept is None or (len(mine) <= len(kept) and all(_within(a, b) for a, b in zip(mine, kept, strict=False))):
             self._smallest[key] = mine

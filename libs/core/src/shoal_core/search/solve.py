@@ -66,7 +66,8 @@ class Search:
         self._looks = looks
         self._spread = spread
         """Whether a candidate runs on more than one node."""
-        self.free = session.nodes.free_gpus()
+        self._idle, self._leaving = session.nodes.idle_and_leaving_gpus()
+        self.free = self._idle + self._leaving
         self.feasible = self._feasible()
         self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
         self._slots: dict[float, int] = {}
@@ -78,10 +79,11 @@ class Search:
         self.reason = EXHAUSTED
 
     def _feasible(self) -> np.ndarray:
-        """Nodes on which the job's pods and its victims are placed: all, or those with GPUs free for a job of GPUs only."""
+        """Nodes on which the job's pods and its victims are placed: all, or for a job of GPUs only those that have some idle
+        or some that are being released, whatever is promised of them (policy spec 4.4)."""
         if any(p.shape.cpu_only for p in self.job.pods.values()):
             return self.session.everywhere.copy()
-        return (self.session.everywhere & (self.free > 0)).astype(np.uint8)
+        return (self.session.everywhere & ((self._idle > 0) | (self._leaving > 0))).astype(np.uint8)
 
     def slots(self, each: float) -> int:
         """So many requests of ``each`` whole GPUs fit on the feasible nodes as they are."""
