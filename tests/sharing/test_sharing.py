@@ -312,7 +312,9 @@ async def test_two_groups_on_one_device_are_parted(api: Api, space: str) -> None
             f"/api/v1/nodes/node-{number:05d}", {"metadata": {"annotations": {"shoal.dev/simulated-gpus": "same=1"}}}
         )
     # Two pods that fit on one node but not on one device; the second device says that it is the first.
-    await gather_limited([api.post(pods_path(space), pod(f"u{i}", space, fraction=0.7)) for i in range(2)])
+    await api.post(pods_path(space), pod("first", space, fraction=0.7))
+    await all_bound(api, space, 1)
+    await api.post(pods_path(space), pod("second", space, fraction=0.7))
 
     async def told() -> bool:
         found = [e for e in await api.items(f"/api/v1/namespaces/{space}/events") if e["reason"] == "GpuReservedTwice"]

@@ -130,11 +130,16 @@ class Election:
                 elif ours:
                     log.info("lease %s is ours", self._name)
                     self.leading.set()
-                await asyncio.sleep(self.renew_every)
+                await asyncio.sleep(self._pause())
         finally:
             if self.leading.is_set():
                 self.leading.clear()
                 self.lost.set()
+
+    def _pause(self) -> float:
+        """Seconds to the next look: a follower looks again right when the Lease that it saw runs out."""
+        left = self._seen[1] + self.duration - self._clock.monotonic()
+        return self.renew_every if self.leading.is_set() or left <= 0 else min(self.renew_every, left + 0.005)
 
     def valid(self) -> bool:
         """Whether the Lease is ours for sure: nobody else may have taken it yet."""
