@@ -51,7 +51,13 @@ def test_a_newer_version_alone_is_no_reason_to_stop() -> None:
     assert judge(DECISION, World(exists=True, uid="u", version="9", given_up="d-1")) == Post("9")
 
 
-@given(st.text(max_size=12))
+MARKS = st.one_of(
+    st.text(max_size=12), st.text(max_size=12).map("before-{}".format), st.integers(0, 9).map("before-{}".format),
+    st.sampled_from(["before-²", "before-" + "9" * 5000, "before-٣"]),
+)  # fmt: skip
+
+
+@given(MARKS)
 def test_no_odd_mark_gives_a_decision_up(mark: str) -> None:
     if given_up(DECISION, mark):
         assert mark == DECISION.id or (mark.startswith("before-") and int(mark[7:]) > DECISION.epoch)

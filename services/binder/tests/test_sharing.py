@@ -15,8 +15,11 @@ from shoal_model import labels
 PREFIX = {labels.SHARED_GPU_CONFIG: "p-abcdefg-shared-gpu"}
 
 
-def from_map(name: str) -> dict[str, Any]:
-    return {"name": name, "valueFrom": {"configMapKeyRef": {"name": "any", "key": name}}}
+VALUES = "p-abcdefg-shared-gpu-0"
+
+
+def from_map(name: str, config_map: str = VALUES) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"configMapKeyRef": {"name": config_map, "key": name}}}
 
 
 def pod(
@@ -33,7 +36,8 @@ def pod(
 def decision(*groups: str, **more: Any) -> Decision:
     tags = more.pop("labels", {labels.ISOLATION: "none"})
     return Decision(
-        id="d", verb=Verb.BIND, namespace="ns", pod="p", uid="u", node="n", epoch=1, gpu_groups=list(groups), portion=0.25,
+        id=more.pop("id", "3-2-1"), verb=Verb.BIND, namespace="ns", pod="p", uid="u", node="n", epoch=1,
+        gpu_groups=list(groups), portion=0.25,
         memory_mib=20000, labels=tags, **more,
     )  # fmt: skip
 
@@ -78,6 +82,8 @@ def test_isolation_by_hami_is_seen_in_the_container() -> None:
     assert plain[labels.ISOLATION] == "none"
     limited = sharing.wanted_labels(pod(env=[from_map("CUDA_DEVICE_MEMORY_LIMIT")]), decision("g"))
     assert limited[labels.ISOLATION] == "hami-core"
+    own = sharing.wanted_labels(pod(env=[from_map("CUDA_DEVICE_MEMORY_LIMIT", "my-own")]), decision("g"))
+    assert own[labels.ISOLATION] == "none", "a limit that the user sets is the user's word"
     told = sharing.told(decision("g"), ["GPU-1"], "none")
     assert "0.25 (20000 MiB) of GPU GPU-1" in told
     assert "nothing keeps it" in told
@@ -95,3 +101,33 @@ def test_label_changes_give_what_is_wanted_and_leave_what_is_not_ours(have: dict
     after = {k: v for k, v in (have | changes).items() if v is not None}
     assert after == ({"team": have["team"]} if "team" in have else {}) | wanted
     assert sharing.label_changes(after, wanted) == {}
+
+
+def there(by: str, uid: str = "u", data: dict[str, str] | None = None) -> sharing.ConfigMap:
+    raw = {
+        "metadata": {"name": VALUES, "annotations": {sharing.DECISION: by}, "ownerReferences": [{"uid": uid}]},
+        "data": data,
+    }
+    return msgspec.convert(raw, sharing.ConfigMap)
+
+
+def test_a_config_map_that_is_there_already_is_kept_or_written_anew_or_not_ours() -> None:
+    body = sharing.config_maps(pod(), decision("g"), ["GPU-1"], cdi=False)[0]
+    assert sharing.stands(there("3-2-1", data=body["data"]), body) is None
+    assert sharing.stands(there("3-2-1", data={"GPU_PORTION": "0.9"}), body) == ""
+    assert sharing.stands(there("1-1-1", data=body["data"]), body) == ""
+    assert "belongs to something else" in (sharing.stands(there("3-2-1", uid="other", data=body["data"]), body) or "")
+
+
+@pytest.mark.parametrize(
+    ("by", "newer"), [("3-2-1", False), ("3-1-9", False), ("2-9-9", False), ("3-2-2", True), ("10-1-1", True)]
+)
+def test_what_a_later_decision_has_written_is_known(by: str, newer: bool) -> None:
+    body = sharing.config_maps(pod(), decision("g"), ["GPU-1"], cdi=False)[0]
+    assert sharing.is_newer(there(by), body) is newer
+
+
+@given(st.text(max_size=20))
+def test_an_odd_mark_on_a_config_map_is_older_than_any_decision(by: str) -> None:
+    body = sharing.config_maps(pod(), decision("g", id="0-0-0"), ["GPU-1"], cdi=False)[0]
+    assert not sharing.is_newer(there(by), body) or sharing.order(by) > (0, 0, 0)

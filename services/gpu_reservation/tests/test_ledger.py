@@ -46,13 +46,11 @@ def test_who_does_not_count() -> None:
     assert ledger.groups == {}
 
 
-def test_a_pod_of_another_namespace_is_no_reservation_whatever_its_labels_say() -> None:
+def test_labels_that_a_user_sets_make_nothing_of_a_pod() -> None:
     ledger = Ledger()
-    ledger.pod(PodRecord(
-        namespace="ns", name="r", uid="r", node="n", gpu_groups=["g"], phase="Running",
-        labels={labels.APP: labels.RESERVATION_APP},
-    ))  # fmt: skip
-    assert ledger.groups["n", "g"].reservation is None
+    for tags in ({labels.APP: labels.RESERVATION_APP}, {labels.GPU_GROUP: "g"}):
+        ledger.pod(PodRecord(namespace="ns", name="r", uid="r", node="n", gpu_groups=["g"], phase="Running", labels=tags))
+    assert ledger.groups == {}
 
 
 def test_the_oldest_reservation_that_is_not_leaving_counts() -> None:

@@ -91,6 +91,30 @@ def test_a_refused_pod_is_held_back_longer_each_time_until_it_is_bound() -> None
     assert Hold("u", FIRST_HOLD) in ledger.touched(found, "", 2.0)
 
 
+@pytest.mark.parametrize("result", [Result.STALE, Result.GONE])
+def test_a_pod_that_binders_call_stale_is_not_decided_anew_at_once(result: Result) -> None:
+    ledger, found = opened()
+    assert ledger.outcome(outcome(found, result), 1.0) == [Forget("u"), Close("u", 5), Hold("u", FIRST_HOLD)]
+
+
+def test_a_pod_that_is_deleted_during_its_commit_leaves_nothing_behind() -> None:
+    ledger = Ledger(10.0)
+    ledger.decided([decision()], 0.0)
+    ledger.gone("u")
+    ledger.committed("u", 5, 1.0)
+    assert (ledger.entries, ledger.last) == ({}, {})
+
+
+def test_a_gang_goes_only_while_a_member_is_open() -> None:
+    ledger = Ledger(10.0)
+    one, _ = staged(ledger)
+    assert ledger.goes("a", "gang")
+    ledger.outcome(outcome(one, Result.REFUSED), 1.0)
+    assert not ledger.goes("a", "gang")
+    assert not ledger.goes("b", "gang")
+    assert not ledger.goes("nobody", "gang")
+
+
 def test_the_outcome_of_another_decision_says_nothing() -> None:
     ledger, _ = opened(decision(number=2))
     assert ledger.outcome(outcome(decision(number=1), Result.STALE), 1.0) == []

@@ -113,6 +113,10 @@ class Bus:
         """Store many in a pipeline, not atomic; returns their sequences. Raises as ``publish``."""
         return await publish.publish_many(self._connection, items, window)
 
+    async def publish_each(self, items: Sequence[publish.Item], window: int = 512) -> list[int | BusError]:
+        """Store many, each for itself; the sequence of each, or why it has none."""
+        return await publish.publish_each(self._connection, items, window)
+
     async def commit(self, items: Sequence[publish.Item], batch_id: str) -> publish.Committed:
         """Store all or nothing. Raises Conflict, Unavailable, Unknown."""
         return await publish.commit(self._connection, items, batch_id)
@@ -178,7 +182,7 @@ class Bus:
         """Answer requests on ``subject``; replicas with the same ``queue`` share them.
 
         With ``tasks`` up to ``limit`` requests are worked on at a time, else one after the other. A handler that fails
-        with a BusError leaves the request without an answer.
+        with a BusError leaves the request without an answer. Raises Unavailable.
         """
         gate = asyncio.Semaphore(limit)
 
@@ -194,6 +198,17 @@ class Bus:
             assert tasks is not None
             tasks.create_task(answer(message)).add_done_callback(lambda _: gate.release())
 
-        found = await self._connection.nc.subscribe(subject, queue=queue, cb=answer_beside if tasks else answer)
-        await self._connection.nc.flush()
-        return Served(found)
+        try:
+            found = await self._connection.nc.subscribe(subject, queue=queue, cb=answer_beside if tasks else answer)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
+        served = Served(found)
+        try:
+            await self._connection.nc.flush()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await served.stop()
+            raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
+        except asyncio.CancelledError:
+            await served.stop()
+            raise
+        return served

@@ -89,12 +89,22 @@ async def publish_many(connection: Connection, items: Sequence[Item], window: in
     Raises as ``publish`` for the first that failed, after all answers are in: what was stored stays stored.
     """
     found: list[int] = []
+    for answer in await publish_each(connection, items, window):
+        if isinstance(answer, BusError):
+            raise answer
+        found.append(answer)
+    return found
+
+
+async def publish_each(connection: Connection, items: Sequence[Item], window: int = 512) -> list[int | BusError]:
+    """Store many, each for itself, up to ``window`` unanswered at a time; the sequence of each, or why it has none."""
+    found: list[int | BusError] = []
     for start in range(0, len(items), window):
         part = await asyncio.gather(
             *(publish(connection, item) for item in items[start : start + window]), return_exceptions=True
         )
         for answer in part:
-            if isinstance(answer, BaseException):
+            if isinstance(answer, BaseException) and not isinstance(answer, BusError):
                 raise answer
             found.append(answer)
     return found

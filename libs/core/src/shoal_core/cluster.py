@@ -26,10 +26,9 @@ from shoal_core.status import (
     SUCCEEDED,
     USED,
 )  # fmt: skip
-from shoal_model import labels
+from shoal_model import gpu, labels
 from shoal_model.podgroup import preemptible, priority
 
-UTILITY = frozenset({labels.RESERVATION_APP, labels.SCALING_APP})
 Place = tuple[int, str, tuple[str, ...]]
 """A pod's status, the name of its node and the shared devices that it uses there."""
 
@@ -311,7 +310,7 @@ class Cluster(Room):
             old = None
         if old is None:
             old = self.pods[record.uid] = Pod(record, self._shape(record))
-            if not ours and record.labels.get(labels.APP) not in UTILITY:
+            if not ours and not gpu.is_own(record):
                 self._foreign.add(record.uid)
             if old.shape.memory:
                 self._memory_pods.add(record.uid)
@@ -492,7 +491,7 @@ class Cluster(Room):
             if pod.node >= 0 and pod.shape.claim_gpus:
                 self.claimed(pod, pod.node, -1)
         column = self.nodes.put(record, float(self.claims.node_gpus(record.name)))
-        for pod in sorted(here, key=lambda p: p.record.labels.get(labels.APP) != labels.RESERVATION_APP):
+        for pod in sorted(here, key=lambda p: not gpu.is_reservation(p.record)):
             pod.node = column
             pod.accepted = self.accepted(pod, column)
             self.charge(pod, column, pod.status, 1)

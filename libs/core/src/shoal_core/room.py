@@ -11,7 +11,7 @@ from shoal_core.rows import CENT, Pod, Shape, Vector
 from shoal_core.settings import Settings
 from shoal_core.status import PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
-from shoal_model import labels
+from shoal_model import gpu
 
 
 class Room:
@@ -44,7 +44,7 @@ class Room:
         how = LEAVES if status == RELEASING else WILL if status == PIPELINED else RUNS
         shape, nodes = pod.shape, self.nodes
         request, gpus = shape.request, shape.gpus
-        if shape.shared or pod.record.labels.get(labels.APP) == labels.RESERVATION_APP:
+        if shape.shared or gpu.is_reservation(pod.record):
             request, gpus = shape.without_gpus, 0.0
         elif shape.claim_gpus:
             gpus += self.claimed(pod, column, sign)

@@ -18,6 +18,7 @@ from shoal_kube.resources import LEASES
 from shoal_kube.transport import Kube
 from shoal_model import labels
 from shoal_model.objects import Meta
+from shoal_model.quantity import number
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Election:
 def recorded_epoch(meta: Meta) -> int:
     """The epoch that a Lease's annotations record; 0 if none."""
     text = (meta.annotations or {}).get(labels.EPOCH, "0")
-    return int(text) if text.isdigit() else 0
+    return number(text) or 0
 
 
 async def epoch_of(kube: Kube, namespace: str, name: str) -> int:

@@ -16,7 +16,6 @@ from shoal_kube import auth
 from shoal_kube.errors import KubeError, Throttled, Unreachable, from_response
 
 MERGE = "application/merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
@@ -141,10 +140,6 @@ class Kube:
     async def merge_patch(self, path: str, body: Any) -> bytes:
         """A JSON merge patch; a resourceVersion in its metadata is a precondition."""
         return await self.call("PATCH", path, body, content=MERGE)
-
-    async def apply(self, path: str, body: Any, manager: str) -> bytes:
-        """Make the object so, or make it: server-side apply. Fields that others own are taken over."""
-        return await self.call("PATCH", f"{path}?fieldManager={manager}&force=true", body, content=APPLY)
 
     async def put(self, path: str, body: Any) -> bytes:
         """PUT."""

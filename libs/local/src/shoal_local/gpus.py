@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,10 @@ class Simulator:
             while True:
                 try:
                     found = await self._api.get(PODS)
+                    there = {pod["metadata"]["uid"] for pod in found["items"]}
+                    for held in self._held.values():
+                        for uid in held.keys() - there:
+                            del held[uid]
                     for pod in found["items"]:
                         self._see("ADDED", pod, tasks)
                     async for event in self._api.watch(PODS, found["metadata"]["resourceVersion"]):
@@ -98,7 +103,11 @@ class Simulator:
 
     async def _try(self, uid: str, name: str, node: str) -> None:
         found = await self._api.get(f"/api/v1/nodes/{node}")
-        how = behaviour(found["metadata"].get("annotations", {}).get(BEHAVIOUR, ""))
+        try:
+            how = behaviour(found["metadata"].get("annotations", {}).get(BEHAVIOUR, ""))
+        except ValueError as error:
+            print(f"{node}: {error}", file=sys.stderr)
+            how = Behaviour()
         await asyncio.sleep(how.delay)
         chance = self._random.random()
         if chance < how.never:

@@ -45,7 +45,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
     "binder": [
         _rule("", ["pods"], ["get", "patch"]),
         _rule("", ["pods/binding", "pods/eviction"], ["create"]),
-        _rule("", ["configmaps"], ["create", "patch", "delete"]),
+        _rule("", ["configmaps"], ["get", "create", "update"]),
         *EVENTS,
     ],
     "gpu-reservation": [

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from shoal_contracts.state import GpuShare, PodRecord
 from shoal_model import labels, objects, sharing
-from shoal_model.quantity import BadQuantity, exact
+from shoal_model.quantity import BadQuantity, exact, number
 
 MAX_DEVICES = 64
+ENDED = ("Succeeded", "Failed")
+"""Phases in which a pod uses nothing any more."""
 NO_ISOLATION, MPS_ISOLATION, HAMI_ISOLATION, MIG_ISOLATION = "none", "mps", "hami-core", "mig"
 LONGEST_NUMBER = 12
 """Digits of the largest number that is read: a million TiB."""
@@ -77,11 +79,11 @@ def share(annotations: Mapping[str, str], whole_gpus: bool) -> tuple[GpuShare | 
         return None, f"the pod asks for whole GPUs and for a share of one: remove the annotation or {labels.GPU}"
     devices = 1
     if count is not None:
-        devices = _number(count)
+        devices = number(count, LONGEST_NUMBER) or 0
         if not 1 <= devices <= MAX_DEVICES:
             return None, f"annotation {labels.GPU_DEVICES} is {count[:64]!r}: write a number from 1 to {MAX_DEVICES}"
     if memory is not None:
-        mib = _number(memory)
+        mib = number(memory, LONGEST_NUMBER) or 0
         if mib <= 0:
             return None, f"annotation {labels.GPU_MEMORY} is {memory[:64]!r}: write a positive number of MiB, such as 4096"
         return GpuShare(memory_mib=mib, devices=devices), ""
@@ -98,11 +100,6 @@ def share(annotations: Mapping[str, str], whole_gpus: bool) -> tuple[GpuShare | 
             f"annotation {labels.GPU_FRACTION} is {fraction[:64]!r}: write a number between 0 and 1, such as 0.5",
         )
     return GpuShare(fraction=value, devices=devices), ""
-
-
-def _number(text: str) -> int:
-    """The number, or -1 where there is none or one that is too long."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else -1
 
 
 def group_labels(groups: Sequence[str]) -> dict[str, str]:
@@ -125,3 +122,19 @@ def isolation(pod: PodRecord) -> str:
     if pod.share is None:
         return ""
     return MPS_ISOLATION if pod.annotations.get(labels.MPS) == "true" else NO_ISOLATION
+
+
+def is_reservation(pod: PodRecord) -> bool:
+    """Whether the pod holds a whole device for a group: nobody's own pods do, whatever their labels say."""
+    return pod.namespace == labels.RESERVATION_NAMESPACE and pod.labels.get(labels.APP) == labels.RESERVATION_APP
+
+
+def is_own(pod: PodRecord) -> bool:
+    """Whether the pod is the suite's: it holds room for our pods, and takes none from what is divided."""
+    spaces = (labels.RESERVATION_NAMESPACE, labels.SCALING_NAMESPACE)
+    return pod.namespace in spaces and pod.labels.get(labels.APP) in (labels.RESERVATION_APP, labels.SCALING_APP)
+
+
+def is_user(pod: PodRecord) -> bool:
+    """Whether the pod has parts of shared GPUs of its node: it asks for them, and its labels name their groups."""
+    return bool(pod.node and pod.gpu_groups) and pod.share is not None and pod.phase not in ENDED and not is_reservation(pod)

@@ -64,6 +64,7 @@ APP = "app"
 RESERVATION_APP = "kai-resource-reservation"
 RESERVATION_NAMESPACE = "kai-resource-reservation"
 SCALING_APP = "scaling-pod"
+SCALING_NAMESPACE = "kai-scale-adjust"
 
 GPU = "nvidia.com/gpu"
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"

@@ -86,6 +86,11 @@ def seconds(text: str) -> float:
     return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
 
 
+def number(text: str, digits: int = 18) -> int | None:
+    """The whole number that the text writes in ASCII digits; None where it is none, or has more than so many."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
+
+
 def rfc3339(at: float) -> str:
     """The time as Kubernetes writes it, whole seconds, UTC."""
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from shoal_binder import metrics, sharing
 from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
-from shoal_binder.prepare import Preparation, needed
+from shoal_binder.prepare import HEARTBEAT, Preparation, needed
 from shoal_bus import BusError, Conflict, Delivery
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
@@ -33,10 +35,10 @@ from shoal_service import Common, Context, run, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
 from shoal_service.failpoint import reach
+from shoal_service.metrics import UNEXPECTED
 
 NAME = "binder"
 OUTCOME_TTL = 3600.0
-HEARTBEAT = 3.0
 _POD = msgspec.json.Decoder(sharing.Pod)
 _DECISION = msgspec.json.Decoder(Decision)
 _GO = msgspec.json.Decoder(GangGo)
@@ -61,7 +63,8 @@ class Service:
 
     def __init__(self, context: Context[Config], kube: Kube, recorder: Recorder, events: Events) -> None:
         self._context, self._kube, self._recorder, self._events = context, kube, recorder, events
-        self._preparation = Preparation(context, kube, recorder)
+        self._gate = asyncio.Semaphore(context.config.in_flight)
+        self._preparation = Preparation(context, kube, recorder, self._aside)
         self._epoch = 0
         self._epoch_seq = 0
         self._lease_epoch = 0
@@ -84,13 +87,21 @@ class Service:
 
     async def consume(self) -> None:
         """Carry out what is delivered, ``in_flight`` at a time, for ever."""
-        gate = asyncio.Semaphore(self._context.config.in_flight)
+        gate = self._gate
         async with asyncio.TaskGroup() as tasks:
             async for delivery in self._context.bus.consume(streams.BINDER):
                 await gate.acquire()
                 metrics.IN_FLIGHT.inc()
                 task = tasks.create_task(self._guarded(delivery))
                 task.add_done_callback(lambda _: (gate.release(), metrics.IN_FLIGHT.dec()))
+
+    @asynccontextmanager
+    async def _aside(self) -> AsyncIterator[None]:
+        self._gate.release()
+        try:
+            yield
+        finally:
+            await self._gate.acquire()
 
     async def _guarded(self, delivery: Delivery) -> None:
         """One delivery; whatever goes wrong, it is delivered again."""
@@ -99,6 +110,10 @@ class Service:
         except (BusError, KubeError) as error:
             self._context.log.info("put off", subject=delivery.subject, error=str(error))
             await delivery.nak(min(10.0, 0.5 * 2 ** min(delivery.delivered, 5)))
+        except Exception as error:  # one odd pod must not stop the others' bindings
+            UNEXPECTED.labels("binder").inc()
+            self._context.log.error("put off", subject=delivery.subject, error=repr(error), exc_info=error)
+            await delivery.nak(10.0)
 
     async def _take(self, delivery: Delivery) -> None:
         names = subjects.parse(delivery.subject)[2]
@@ -130,14 +145,14 @@ class Service:
                 stored = await self._context.bus.last(streams.DECISION.name, subjects.decision(uid, shard=shard))
                 if stored is None or not stored.data:
                     return
-                decision = _DECISION.decode(stored.data)
-                if decision.gang == go.gang:
-                    step = await self._see_through(decision, stored.seq, delivery, Look(), prepared=True)
+                decision = decode(_DECISION, stored.data, stored.subject, self._context.log)
+                if decision is not None and decision.gang == go.gang:
+                    step = await self._see_through(decision, stored.seq, delivery, Look(), went=True)
                     await self._tell(decision, stored.seq, step)
 
-        async with asyncio.TaskGroup() as tasks:
-            for uid in go.members:
-                tasks.create_task(one(uid))
+        for answer in await asyncio.gather(*(one(uid) for uid in go.members), return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
         await delivery.ack()
 
     async def _carry_out(self, decision: Decision, delivery: Delivery) -> None:
@@ -159,10 +174,8 @@ class Service:
         reigning = max(self._epoch, self._lease_epoch)
         return decision.epoch < reigning and self._epoch_seq > 0 and seq > self._epoch_seq
 
-    async def _see_through(
-        self, decision: Decision, seq: int, delivery: Delivery, step: Step, *, prepared: bool = False
-    ) -> Finish:
-        """Look, judge, prepare (if not ``prepared``), post, until it is over; a staged one until it is prepared."""
+    async def _see_through(self, decision: Decision, seq: int, delivery: Delivery, step: Step, *, went: bool = False) -> Finish:
+        """Look, judge, prepare, post, until it is over; a staged one until it is prepared, unless its gang ``went``."""
         if self._deposed(decision, seq):
             return Finish(Result.STALE, "decided by a leader that was replaced")
         tries, message, heard = 0, "", self._context.clock.monotonic()
@@ -174,10 +187,10 @@ class Service:
             if isinstance(step, Look):
                 pod, world = await self._look(decision, seq)
                 step = judge(decision, world)
-                if isinstance(step, Post) and pod is not None and not prepared and needed(decision):
+                if isinstance(step, Post) and pod is not None and needed(decision):
                     tries += 1
-                    step = await self._preparation.prepare(decision, pod, delivery)
-                    if decision.staged and isinstance(step, Post):
+                    step = await self._preparation.prepare(decision, pod, delivery, again=went)
+                    if decision.staged and not went and isinstance(step, Post):
                         return Finish(Result.PREPARED)
                     if isinstance(step, Look) and tries > self._context.config.attempts:
                         step = Finish(Result.REFUSED, f"the pod changed {tries} times while it was prepared")

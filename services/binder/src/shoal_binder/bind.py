@@ -19,6 +19,7 @@ import enum
 from dataclasses import dataclass
 
 from shoal_contracts.decision import Decision, Result
+from shoal_model.quantity import number
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def given_up(decision: Decision, mark: str) -> bool:
     """Whether the mark on the pod says that this decision must no longer take effect."""
     if mark == decision.id:
         return True
-    kind, _, number = mark.partition("-")
-    return kind == "before" and number.isdigit() and decision.epoch < int(number)
+    kind, _, digits = mark.partition("-")
+    before = number(digits) if kind == "before" else None
+    return before is not None and decision.epoch < before
 
 
 def after_post(answer: Posted, message: str = "") -> Step:

@@ -8,4 +8,3 @@ SECONDS = Histogram("shoal_binder_seconds", "From delivery to outcome", buckets=
 PREPARED_SECONDS = Histogram(
     "shoal_binder_prepare_seconds", "Preparing a pod for its binding", buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 40)
 )
-BOUND = RESULTS.labels("bound")

@@ -4,6 +4,8 @@ again, and all are taken back where the binding fails for good."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +29,12 @@ HEARTBEAT = 3.0
 PAUSE = 0.05
 ASK = 5.0
 """Seconds for one answer."""
-MANAGER = "shoal-binder"
+_CONFIG_MAP = msgspec.json.Decoder(sharing.ConfigMap)
 _REPLY = msgspec.json.Decoder(ReserveReply)
+
+
+Aside = Callable[[], AbstractAsyncContextManager[None]]
+"""For the time of a long wait: the decision does not count as one in flight."""
 
 
 class _Head(msgspec.Struct):
@@ -54,13 +60,13 @@ def needed(decision: Decision) -> bool:
 class Preparation:
     """Does it, and takes it back."""
 
-    def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder) -> None:
-        self._context, self._kube, self._recorder = context, kube, recorder
+    def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder, aside: Aside) -> None:
+        self._context, self._kube, self._recorder, self._aside = context, kube, recorder, aside
 
-    async def prepare(self, decision: Decision, pod: sharing.Pod, delivery: Delivery) -> Step:
+    async def prepare(self, decision: Decision, pod: sharing.Pod, delivery: Delivery, *, again: bool = False) -> Step:
         """To be posted next, on condition of the version that the labels gave the pod; or looked at again, or refused.
 
-        Raises KubeError.
+        ``again``: most likely all of it stands already. Raises KubeError.
         """
         began = self._context.clock.monotonic()
         devices: list[str] = []
@@ -73,7 +79,9 @@ class Preparation:
             if refusals := [d.refusal for d in found if d.refusal]:
                 return Finish(Result.REFUSED, refusals[0])
             devices = [d.uuid for d in found]
-            await self._tell_container(decision, pod, devices)
+            told = await self._tell_container(decision, pod, devices, again)
+            if told is not None:
+                return told
             await reach("binder.after_config")
         wanted = sharing.wanted_labels(pod, decision)
         version = pod.metadata.resource_version
@@ -104,7 +112,8 @@ class Preparation:
                 await asyncio.sleep(HEARTBEAT)
                 await delivery.in_progress()
 
-        async with asyncio.TaskGroup() as tasks:
+        # A device may need long, or never come: those who need none are not to wait for it.
+        async with self._aside(), asyncio.TaskGroup() as tasks:
             heart = tasks.create_task(beat())
             found = [tasks.create_task(self._ask(decision, group, bears, deadline)) for group in decision.gpu_groups]
             await asyncio.gather(*found)
@@ -132,29 +141,49 @@ class Preparation:
                 return _Device("", f"no GPU of {decision.node} was reserved in time: {last}")
             await asyncio.sleep(PAUSE)
 
-    async def _tell_container(self, decision: Decision, pod: sharing.Pod, devices: list[str]) -> None:
-        async def one(body: dict[str, Any]) -> None:
-            namespace = decision.namespace
-            try:
-                await self._kube.post(CONFIG_MAPS.path("", namespace), body)
-            except AlreadyExists:
-                await self._kube.apply(CONFIG_MAPS.path(body["metadata"]["name"], namespace), body, MANAGER)
-
+    async def _tell_container(self, decision: Decision, pod: sharing.Pod, devices: list[str], again: bool) -> Step | None:
+        """Write the ConfigMaps; None if they stand. A later decision's are left alone."""
         bodies = sharing.config_maps(pod, decision, devices, self._context.config.cdi)
-        await asyncio.gather(*(one(body) for body in bodies))
+        answers = await asyncio.gather(*(self._write(body, decision.namespace, again) for body in bodies))
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _write(self, body: dict[str, Any], namespace: str, again: bool) -> Step | None:
+        try:
+            if not again:
+                await self._kube.post(CONFIG_MAPS.path("", namespace), body)
+                return None
+        except AlreadyExists:
+            pass
+        path = CONFIG_MAPS.path(body["metadata"]["name"], namespace)
+        try:
+            found = _CONFIG_MAP.decode(await self._kube.get(path))
+        except NotFound:
+            return Look() if not again else await self._write(body, namespace, again=False)
+        why = sharing.stands(found, body)
+        if why is None:
+            return None
+        if why:
+            return Finish(Result.REFUSED, why)
+        if sharing.is_newer(found, body):
+            return Look()
+        metadata = body["metadata"] | {"resourceVersion": found.metadata.resource_version}
+        try:
+            await self._kube.put(path, body | {"metadata": metadata})
+        except (Conflict, NotFound):
+            return Look()
+        return None
 
     async def take_back(self, decision: Decision, pod: sharing.Pod) -> None:
-        """The pod is not bound and won't be by this decision: labels and ConfigMaps go."""
+        """The pod is not bound and won't be by this decision: its labels go. Its ConfigMaps go with the pod, or are
+        written anew by the next decision."""
         changes = sharing.label_changes(pod.metadata.labels or {}, {})
+        if not changes:
+            return
         metadata = {"uid": decision.uid, "resourceVersion": pod.metadata.resource_version, "labels": changes}
         try:
-            if changes:
-                await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), {"metadata": metadata})
-            if decision.gpu_groups and not sharing.problem(pod):
-                for body in sharing.config_maps(pod, decision, [], False):
-                    await self._kube.delete(CONFIG_MAPS.path(body["metadata"]["name"], decision.namespace))
+            await self._kube.merge_patch(PODS.path(decision.pod, decision.namespace), {"metadata": metadata})
         except NotFound:
             return
         except KubeError as error:
-            # A next binding writes all of it anew, and the ConfigMaps go with the pod.
+            # A next binding writes all of it anew.
             self._context.log.info("preparation not taken back", pod=decision.pod, error=str(error))

@@ -59,7 +59,7 @@ class Service:
         self._context, self._kube = context, kube
         self._ledger = Ledger()
         self._nodes: dict[str, NodeRecord] = {}
-        self._ownership = Ownership(context, kube, self._changed)
+        self._ownership = Ownership(context, kube, self._serve)
         self._desk = Desk(context, kube, self._ledger, self._ownership, config.reservation)
         self._mender = Mender(context, kube, recorder, self._desk)
         self._recount = Recount(context, kube, self._ledger)
@@ -123,12 +123,11 @@ class Service:
             if change.caught_up:
                 self._decided.set()
 
-    async def _changed(self, gained: set[int], lost: set[int]) -> None:
-        """Answer for the parts that are ours, and only for those."""
-        for part in lost:
-            if served := self._served.pop(part, None):
-                await served.stop()
-        for part in gained - self._served.keys():
+    async def _serve(self, parts: set[int]) -> None:
+        """Answer for these parts, and for no others. Raises BusError."""
+        for part in self._served.keys() - parts:
+            await self._served.pop(part).stop()
+        for part in parts - self._served.keys():
             subject = subjects.reserve(part)
             self._served[part] = await self._context.bus.serve(subject, self._answer, tasks=self._context.tasks)
         metrics.PARTS.set(len(self._served))

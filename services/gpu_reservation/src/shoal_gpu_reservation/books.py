@@ -14,6 +14,7 @@ from shoal_contracts.decision import Header
 from shoal_contracts.state import GpuGroupRecord, NodeRecord
 from shoal_gpu_reservation.ledger import Group, Key, Ledger
 from shoal_model import labels
+from shoal_model.quantity import number
 from shoal_service import Context
 
 EVERY = 0.5
@@ -24,7 +25,7 @@ COMPARE = 10.0
 def device_mib(node: NodeRecord | None) -> float:
     """Memory of each GPU of the node; 0 where it does not say."""
     text = node.labels.get(labels.GPU_MEMORY_LABEL, "") if node else ""
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0.0
+    return float(number(text, 15) or 0)
 
 
 def record(group: Group, memory: float) -> GpuGroupRecord:

@@ -45,12 +45,24 @@ class Desk:
 
     def tell(self, key: Key) -> None:
         """The group changed."""
-        if event := self._news.get(key):
+        if event := self._news.pop(key, None):
             event.set()
         group = self._ledger.groups.get(key)
         standing = group.reservation if group else None
         if standing and standing.device and (made := self._made.pop(key, None)):
             metrics.ALLOCATION.observe(self._context.clock.monotonic() - made)
+
+    def is_held(self, key: Key) -> bool:
+        """Whether the group was asked for a moment ago."""
+        return self._held.get(key, 0.0) > self._context.clock.monotonic()
+
+    def owns(self, node: str) -> bool:
+        """Whether the node is this replica's own for sure."""
+        return self._ownership.term(partition(node)) > 0
+
+    def forget(self, uid: str) -> None:
+        """The reservation is about to be deleted: it is not given out again without a look at the API."""
+        self._terms.pop(uid, None)
 
     def held(self) -> set[Key]:
         """Groups that were asked for a moment ago."""
@@ -60,6 +72,9 @@ class Desk:
         self._refused = {key: found for key, found in self._refused.items() if found[0] > now}
         known = {uid for group in self._ledger.groups.values() for uid in group.reservations}
         self._terms = {uid: term for uid, term in self._terms.items() if uid in known}
+        if len(self._news) > 2 * len(self._held) + 64:
+            # Nobody waits for those any more.
+            self._news = {key: event for key, event in self._news.items() if key in self._held}
         return set(self._held)
 
     def refuse(self, key: Key, message: str) -> None:
@@ -88,8 +103,7 @@ class Desk:
         key = (request.node, request.group)
         self._held[key] = self._context.clock.monotonic() + HOLD
         try:
-            async with self.alone(key):
-                reply = await self._reserve(key, request)
+            reply = await self._reserve(key, request)
         except (Unreachable, Throttled) as error:
             reply = ReserveReply(state=Reserved.PENDING, message=error.message)
         except KubeError as error:
@@ -109,23 +123,27 @@ class Desk:
                     return ReserveReply(state=Reserved.REFUSED, message=found[1])
                 del self._refused[key]
             event = self._news.setdefault(key, asyncio.Event())
-            event.clear()
-            group = self._ledger.groups.get(key)
-            standing = group.reservation if group else None
-            if standing is None:
-                if not (group and group.reservations):
-                    await self._make(key, request, term)
-            elif standing.lost:
-                return ReserveReply(state=Reserved.REFUSED, message=standing.lost)
-            elif standing.device and await self._renewed(standing, term):
-                return ReserveReply(state=Reserved.READY, device=standing.device)
-            left = deadline - clock.monotonic()
+            async with self.alone(key):
+                if reply := await self._look(key, request, term):
+                    return reply
             try:
-                async with asyncio.timeout(max(0.0, left)):
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, deadline - clock.monotonic())):
                     await event.wait()
             except TimeoutError:
-                self._news.pop(key, None)
                 return ReserveReply(state=Reserved.PENDING, message="the reservation has no device yet")
+
+    async def _look(self, key: Key, request: ReserveRequest, term: int) -> ReserveReply | None:
+        """The answer, if there is one now; makes the reservation if there is none."""
+        group = self._ledger.groups.get(key)
+        standing = group.reservation if group else None
+        if standing is None:
+            if not (group and group.reservations):
+                await self._make(key, request, term)
+        elif standing.lost:
+            return ReserveReply(state=Reserved.REFUSED, message=standing.lost)
+        elif standing.device and await self._renewed(standing, term):
+            return ReserveReply(state=Reserved.READY, device=standing.device)
+        return None
 
     async def _make(self, key: Key, request: ReserveRequest, term: int) -> None:
         now = self._context.clock.monotonic()

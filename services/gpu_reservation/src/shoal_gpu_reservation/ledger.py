@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shoal_contracts.decision import Decision, Verb
 from shoal_contracts.state import GpuShare, PodRecord
-from shoal_model import labels
+from shoal_model import gpu, labels
 
 Key = tuple[str, str]
 """Node, group."""
-ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,6 @@ class Group:
         return total
 
 
-def is_reservation(pod: PodRecord) -> bool:
-    """Whether the pod holds a device for a group."""
-    return pod.namespace == labels.RESERVATION_NAMESPACE and pod.labels.get(labels.APP) == labels.RESERVATION_APP
-
-
 class Ledger:
     """Groups by (node, group)."""
 
@@ -100,7 +93,7 @@ class Ledger:
         """A pod is so now; the groups that changed."""
         key = (record.namespace, record.name)
         changed = self.pod_gone(*key)
-        if (record.node and record.gpu_groups and record.phase not in ENDED) or is_reservation(record):
+        if gpu.is_user(record) or gpu.is_reservation(record):
             self.pods[key] = record
             changed |= self._count(record)
         return changed
@@ -162,9 +155,9 @@ class Ledger:
         keys = self._keys(record)
         for key in keys:
             group = self._group(key)
-            if is_reservation(record):
+            if gpu.is_reservation(record):
                 lost = record.annotations.get(labels.DEVICE_LOST, "")
-                if record.phase in ENDED:
+                if record.phase in gpu.ENDED:
                     lost = lost or f"its reservation pod has ended ({record.phase})"
                 group.reservations[record.uid] = Reservation(
                     record.name, record.uid, record.resource_version, record.created,
@@ -175,10 +168,6 @@ class Ledger:
         return keys
 
     # looking
-
-    def on(self, node: str) -> Iterator[Group]:
-        """The groups of a node."""
-        return (g for g in self.groups.values() if g.node == node)
 
     def recounted(self) -> Ledger:
         """The same, made anew from what it knows."""

@@ -10,16 +10,18 @@ import msgspec
 
 from shoal_gpu_reservation import metrics
 from shoal_gpu_reservation.desk import Desk
-from shoal_gpu_reservation.ledger import ENDED, Key, Reservation, User
+from shoal_gpu_reservation.ledger import Key, Reservation, User
 from shoal_gpu_reservation.manifest import pod_name
 from shoal_gpu_reservation.repair import Found, Repair
 from shoal_kube import Conflict, Kube, KubeError, NotFound, Recorder, Ref, Throttled
 from shoal_kube.resources import PODS
-from shoal_model import gpu, labels, objects
+from shoal_model import gpu, labels, normalise, objects
 from shoal_service import Context
 from shoal_service.failpoint import reach
 
 AT_A_TIME = 16
+LIMIT = 10.0
+"""Seconds for one repair."""
 
 
 class _Pods(msgspec.Struct):
@@ -43,11 +45,11 @@ class Mender:
         async def one(repair: Repair) -> None:
             async with gate:
                 try:
-                    async with self._desk.alone(repair.key):
+                    async with asyncio.timeout(LIMIT), self._desk.alone(repair.key):
                         await self._mend(repair)
                 except (Conflict, NotFound) as error:
                     self._context.log.info("repair: looked old", found=repair.found, error=str(error))
-                except KubeError as error:
+                except (KubeError, TimeoutError, msgspec.DecodeError) as error:
                     self._context.log.warning("not repaired yet", found=repair.found, what=repair.message, error=str(error))
 
         async with asyncio.TaskGroup() as tasks:
@@ -56,11 +58,13 @@ class Mender:
 
     async def _mend(self, repair: Repair) -> None:
         idle = repair.found in (Found.RELEASED, Found.UNUSED)
-        if idle and (repair.key in self._desk.held() or await self._used(repair.key)):
+        if idle and (self._desk.is_held(repair.key) or await self._used(repair.key) or self._desk.is_held(repair.key)):
             return
         if repair.found is Found.UNPROTECTED and await self._protected(repair.key):
             return
         for user in repair.evict:
+            if not self._desk.owns(repair.key[0]):
+                return
             await self._evict(user, repair)
         for reservation in repair.delete:
             await reach("gpu.before_delete")
@@ -72,17 +76,15 @@ class Mender:
         log = self._context.log.info if repair.found is Found.RELEASED else self._context.log.warning
         log("repaired", found=repair.found, what=repair.message)
 
-    async def users(self, group: str) -> list[objects.Pod]:
-        """The pods that name the group, from the API, reservations left out. Raises KubeError."""
-        found = []
-        for selector in (f"{labels.GPU_GROUP}={group}", f"{labels.GPU_GROUP_PREFIX}{group}"):
-            path = f"{PODS.everywhere}?labelSelector={selector}"
-            found += _PODS.decode(await self._kube.get(path)).items
-        return [p for p in found if p.metadata.namespace != labels.RESERVATION_NAMESPACE]
-
     async def _used(self, key: Key) -> bool:
+        """Whether a pod of the node names the group, as the API has it. Raises KubeError."""
         node, group = key
-        return any(p.spec.node_name == node and p.status.phase not in ENDED for p in await self.users(group))
+        for selector in (f"{labels.GPU_GROUP}={group}", f"{labels.GPU_GROUP_PREFIX}{group}"):
+            path = f"{PODS.everywhere}?labelSelector={selector}&fieldSelector=spec.nodeName={node}"
+            found = _PODS.decode(await self._kube.get(path)).items
+            if any(gpu.is_user(normalise.pod(p)) for p in found):
+                return True
+        return False
 
     async def _protected(self, key: Key) -> bool:
         try:
@@ -107,6 +109,7 @@ class Mender:
         namespace = labels.RESERVATION_NAMESPACE
         grace = 0 if repair.found is Found.LOST else None
         path = PODS.path(reservation.name, namespace)
+        self._desk.forget(reservation.uid)
         await self._kube.delete(path, reservation.uid, reservation.version, grace)
         kind = "Normal" if repair.found is Found.RELEASED else "Warning"
         about = Ref("v1", "Pod", namespace, reservation.name, reservation.uid)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from shoal_bus import BusError
 from shoal_contracts.subjects import GPU_PARTITIONS
 from shoal_kube import Conflict, Kube, KubeError, NotFound
 from shoal_kube.resources import LEASES
@@ -74,14 +75,15 @@ class _Leases(msgspec.Struct):
 
 
 _LIST = msgspec.json.Decoder(_Leases)
-Change = Callable[[set[int], set[int]], Awaitable[None]]
+Change = Callable[[set[int]], Awaitable[None]]
 
 
 class Ownership:
-    """This replica's part in it. ``run`` in a task; ``changed(gained, lost)`` is awaited before the table shows a loss."""
+    """This replica's part in it. ``run`` in a task; ``serve(parts)`` is awaited each time round, and before the
+    table shows a loss: it answers for these parts, and for no others."""
 
-    def __init__(self, context: Context[Any], kube: Kube, changed: Change) -> None:
-        self._context, self._kube, self._changed = context, kube, changed
+    def __init__(self, context: Context[Any], kube: Kube, serve: Change) -> None:
+        self._context, self._kube, self._serve = context, kube, serve
         self.identity = context.identity
         self._duration = context.config.lease_seconds
         self._namespace = context.config.namespace
@@ -108,7 +110,7 @@ class Ownership:
                 try:
                     async with asyncio.timeout(self._duration / 2):
                         await self._turn()
-                except (KubeError, TimeoutError, msgspec.DecodeError) as error:
+                except (BusError, KubeError, TimeoutError, msgspec.DecodeError) as error:
                     self._context.log.info("ownership: again soon", error=str(error) or type(error).__name__)
                 if self.parts and not self.valid():
                     self._context.log.warning("own lease not renewed: owning nothing")
@@ -159,12 +161,10 @@ class Ownership:
                 continue
 
     async def _become(self, parts: dict[int, int]) -> None:
-        gained = {p for p, term in parts.items() if self.parts.get(p) != term}
-        lost = self.parts.keys() - parts.keys()
-        if gained or lost:
-            self.parts = parts
+        if parts != self.parts:
             self._context.log.info("owning", parts=sorted(parts))
-            await self._changed(gained, set(lost))
+        self.parts = parts
+        await self._serve(set(parts))
 
     async def _renew(self) -> None:
         began = self._context.clock.monotonic()
@@ -203,8 +203,8 @@ class Ownership:
             return  # another replica wrote: look again next time
 
     async def _leave(self) -> None:
-        await self._become({})
         try:
+            await self._become({})
             await self._kube.call("DELETE", LEASES.path(self._name, self._namespace), retry=False)
-        except KubeError as error:
+        except (BusError, KubeError) as error:
             self._context.log.info("own lease not deleted", error=str(error))

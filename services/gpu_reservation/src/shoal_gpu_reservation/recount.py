@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from shoal_gpu_reservation import metrics
-from shoal_gpu_reservation.ledger import Key, Ledger, is_reservation
+from shoal_gpu_reservation.ledger import Key, Ledger
 from shoal_kube import Kube, KubeError
 from shoal_kube.resources import PODS
-from shoal_model import labels, normalise, objects
+from shoal_model import gpu, labels, normalise, objects
 from shoal_service import Context
 
 COUNTED = (labels.ISOLATION, labels.GPU_GROUP)
@@ -53,7 +53,7 @@ class Recount:
                 if drift:
                     await asyncio.sleep(SETTLE)
                     drift &= await self._differences(mine)
-            except KubeError as error:
+            except (KubeError, msgspec.DecodeError) as error:
                 self._context.log.info("not recounted", error=str(error))
                 continue
             metrics.DRIFT.set(len(drift))
@@ -65,7 +65,7 @@ class Recount:
         seen = await from_api(self._kube)
         known = Ledger()
         for record in self._ledger.pods.values():
-            if is_reservation(record) or not record.labels.keys().isdisjoint(COUNTED):
+            if gpu.is_reservation(record) or not record.labels.keys().isdisjoint(COUNTED):
                 known.pod(record)
         return {key for key in own | _who_differs(known, seen) if mine(key[0])}
 

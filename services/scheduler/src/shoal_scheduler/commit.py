@@ -44,7 +44,7 @@ class Committer:
     """Writes decisions of one epoch."""
 
     def __init__(self, bus: Bus, shard: str, epoch: int, epoch_seq: int) -> None:
-        self._bus, self._shard, self.epoch, self._epoch_seq = bus, shard, epoch, epoch_seq
+        self._bus, self._shard, self.epoch, self.epoch_seq = bus, shard, epoch, epoch_seq
         self.batches = 0
 
     def _item(self, decision: Decision, terms: Terms) -> Item:
@@ -71,7 +71,7 @@ class Committer:
         items = [self._item(d, terms) for d in decisions]
         # The fence: stored only while the epoch's record is the one that this leader wrote.
         fence = Item(
-            subjects.decision("_fence", shard=self._shard), b"{}", expect=self._epoch_seq,
+            subjects.decision("_fence", shard=self._shard), b"{}", expect=self.epoch_seq,
             expect_subject=subjects.epoch(shard=self._shard), ttl=60.0,
         )  # fmt: skip
         self.batches += 1
@@ -91,7 +91,7 @@ class Committer:
         stored = await self._bus.last(streams.DECISION.name, subjects.epoch(shard=self._shard))
         if stored is None:
             raise StreamLost
-        if stored.seq != self._epoch_seq:
+        if stored.seq != self.epoch_seq:
             found = _EPOCH.decode(stored.data)
             if found.epoch > self.epoch:
                 raise Deposed(f"epoch {found.epoch} of {found.holder}")
@@ -144,17 +144,20 @@ class Committer:
                 mine, seq = await self.standing(decision)
                 terms.tell(decision.uid, seq if mine else 0, None if mine else seq)
 
-    async def close(self, closing: Sequence[tuple[str, int]], ttl: float = 120.0) -> dict[str, int]:
-        """Replace terminal records by markers that vanish; gives the markers' sequences by uid. A record that is
-        another one by now is left alone."""
+    async def close(self, closing: Sequence[tuple[str, int]], ttl: float = 120.0) -> tuple[dict[str, int], set[str]]:
+        """Replace terminal records by markers that vanish: (the markers' sequences by uid, the uids of which it is not
+        known). A record that is another one by now is left alone."""
         items = [
             Item(subjects.decision(uid, shard=self._shard), b"", {Header.DELETED: "1"}, seq, ttl=ttl) for uid, seq in closing
         ]
-        try:
-            found = await self._bus.publish_many(items)
-            return {uid: seq for (uid, _), seq in zip(closing, found, strict=True)}
-        except (Conflict, Unknown, Unavailable):
-            return {}
+        done: dict[str, int] = {}
+        unknown: set[str] = set()
+        for (uid, _), answer in zip(closing, await self._bus.publish_each(items), strict=True):
+            if isinstance(answer, int):
+                done[uid] = answer
+            elif not isinstance(answer, Conflict):
+                unknown.add(uid)
+        return done, unknown
 
 
 async def take_epoch(bus: Bus, shard: str, epoch: int, holder: str, at: float) -> int:

@@ -126,6 +126,11 @@ class Ledger:
         """The sequence that the pod's subject should have; 0: none."""
         return self.last.get(uid, 0)
 
+    def goes(self, uid: str, gang: str) -> bool:
+        """Whether the pod's decision is open, of this gang, and not given up."""
+        entry = self.entries.get(uid)
+        return entry is not None and entry.decision.gang == gang and entry.phase in (Phase.OPEN, Phase.COMMITTING)
+
     def is_open(self, uid: str) -> bool:
         """Whether a decision on the pod is open."""
         return uid in self.entries
@@ -148,7 +153,6 @@ class Ledger:
         """The decision is stored. It may be over already: its outcome, or the API, can be faster than the answer."""
         entry = self.entries.get(uid)
         if entry is None:
-            self.last[uid] = seq
             return [Close(uid, seq)]
         entry.seq = self.last[uid] = seq
         if entry.phase is Phase.COMMITTING:
@@ -209,11 +213,17 @@ class Ledger:
                 if entry.phase is Phase.GIVING_UP:
                     return []
                 # Another binder may still have the decision in its hands: the room is free only after a touch.
-                entry.hold = self._holds.get(found.uid, FIRST_HOLD)
-                self._holds[found.uid] = min(LONGEST_HOLD, entry.hold * 2)
+                self._hold(entry)
                 return self._give_up(entry)
             case Result.STALE | Result.GONE:
+                self._hold(entry)
                 return self._close(found.uid)
+
+    def _hold(self, entry: Entry) -> None:
+        """The pod is held back once the decision is closed, longer each time."""
+        uid = entry.decision.uid
+        entry.hold = self._holds.get(uid, FIRST_HOLD)
+        self._holds[uid] = min(LONGEST_HOLD, entry.hold * 2)
 
     def _prepared(self, decision: Decision, now: float) -> list[Instruction]:
         members = self._gangs.get(decision.gang)
@@ -275,7 +285,7 @@ class Ledger:
         return self._close(decision.uid)
 
     def not_touched(self, decision: Decision, now: float) -> list[Instruction]:
-        """The API did not answer: try again after the next expiry."""
+        """The API did not answer: try again in a second."""
         entry = self.entries.get(decision.uid)
         if entry is not None and entry.decision.id == decision.id and entry.phase is Phase.GIVING_UP:
             entry.phase, entry.since, entry.patience = Phase.OPEN, now - self._expiry + 1.0, self._expiry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shoal_bus import BusError, Unavailable, trace
+from shoal_bus import BusError, Conflict, Unavailable, trace
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision, GangGo, Header, Outcome
@@ -201,11 +201,12 @@ class Loop:
         for decision, seq in open_now.values():
             self._do(self._ledger.adopt(decision, seq, now, decision.gang in went))
         self._do(self._ledger.adopted())
-        for outcome in found:
-            self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
+        # Who is gone, or bound by now, is known before a gang is let go.
         for uid in list(self._ledger.entries):
             pod = self._cluster.pods.get(uid)
             self._do(self._ledger.seen(uid, pod.record.node, bool(pod.record.deleted)) if pod else self._ledger.gone(uid))
+        for outcome in found:
+            self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
 
     async def _fence_pending(self, epoch: int) -> None:
         pods = [
@@ -404,11 +405,20 @@ class Loop:
 
     async def _go(self, gang: str, members: tuple[str, ...]) -> None:
         assert self._committer is not None
-        record = GangGo(gang=gang, epoch=self._committer.epoch, members=list(members))
-        where = subjects.gang(gang, shard=self._context.config.shard)
+        committer, shard = self._committer, self._context.config.shard
+        record = GangGo(gang=gang, epoch=committer.epoch, members=list(members))
+        where = subjects.gang(gang, shard=shard)
 
         async def write() -> None:
-            await self._context.bus.publish(where, record, ttl=3600.0)
+            if not any(self._ledger.goes(uid, gang) for uid in members):
+                return  # given up by now
+            try:
+                # Like a batch: stored only while the epoch's record is the one that this leader wrote.
+                await self._context.bus.publish(
+                    where, record, ttl=3600.0, expect=committer.epoch_seq, expect_subject=subjects.epoch(shard=shard)
+                )
+            except Conflict:
+                self._context.log.warning("a gang was not let go: another leads", gang=gang)
 
         await self._context.retry("scheduler.go", write)
 
@@ -417,8 +427,12 @@ class Loop:
             return
         closing, self._closing = list(self._closing.items()), {}
         await reach("scheduler.before_close")
-        for uid, seq in (await self._committer.close(closing)).items():
+        done, unknown = await self._committer.close(closing)
+        for uid, seq in done.items():
             self._ledger.closed(uid, seq)
+        for uid, seq in closing:
+            if uid in unknown:
+                self._closing.setdefault(uid, seq)
 
     async def _commit(self, result: CycleResult) -> None:
         assert self._committer is not None

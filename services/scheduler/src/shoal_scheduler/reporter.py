@@ -10,7 +10,7 @@ from shoal_contracts.state import GroupRecord, PodRecord
 from shoal_core import Waiting
 from shoal_kube import Kube, KubeError, NotFound, Recorder, Ref
 from shoal_kube.resources import POD_GROUPS, PODS
-from shoal_model.quantity import rfc3339
+from shoal_model.quantity import number, rfc3339
 from shoal_service import Context
 
 Key = tuple[str, str]
@@ -110,7 +110,7 @@ class Reporter:
 
     async def _write_group(self, group: GroupRecord, waiting: Waiting) -> None:
         key = (group.namespace, group.name)
-        known = max([self._transitions.get(key, 0), *(int(c.transition) for c in group.conditions if c.transition.isdigit())])
+        known = max([self._transitions.get(key, 0), *(number(c.transition) or 0 for c in group.conditions)])
         self._transitions[key] = known + 1
         condition = {
             "type": "UnschedulableOnNodePool", "nodePool": "default", "status": "True", "reason": "Unschedulable",

@@ -6,16 +6,10 @@ from __future__ import annotations
 import msgspec
 
 from shoal_contracts.state import PodRecord
-from shoal_model import labels
+from shoal_model import gpu, labels
 
 Key = tuple[str, str]
 """Node, group."""
-ENDED = ("Succeeded", "Failed")
-
-
-def is_reservation(pod: PodRecord) -> bool:
-    """Whether the pod holds a device for a group."""
-    return pod.namespace == labels.RESERVATION_NAMESPACE and pod.labels.get(labels.APP) == labels.RESERVATION_APP
 
 
 class Reservations:
@@ -23,6 +17,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._pods: dict[Key, PodRecord] = {}
+        self._key_of: dict[str, Key] = {}
         self._shown: dict[Key, bool] = {}
         """Whether the reservation was told as one that is used."""
         self._users: dict[Key, set[str]] = {}
@@ -32,23 +27,22 @@ class Reservations:
 
     def record(self, pod: PodRecord, now: float) -> PodRecord:
         """A pod is so now. Gives the record that the core is to see."""
-        if is_reservation(pod):
+        if gpu.is_reservation(pod):
             for group in pod.gpu_groups[:1]:
                 key = (pod.node, group)
                 self._pods[key] = pod
+                self._key_of[pod.uid] = key
                 return pod if self._shown.setdefault(key, key in self._users) else held_for_nobody(pod, now)
             return pod
-        alive = pod.node and pod.phase not in ENDED
-        self._set(pod.uid, tuple((pod.node, g) for g in pod.gpu_groups) if alive else (), None)
+        self._set(pod.uid, tuple((pod.node, g) for g in pod.gpu_groups) if gpu.is_user(pod) else (), None)
         return pod
 
     def gone(self, uid: str) -> None:
         """A pod is gone."""
         self._set(uid, (), ())
-        for key, pod in list(self._pods.items()):
-            if pod.uid == uid:
-                del self._pods[key]
-                self._shown.pop(key, None)
+        if (key := self._key_of.pop(uid, None)) is not None:
+            self._pods.pop(key, None)
+            self._shown.pop(key, None)
 
     def decided(self, uid: str, node: str, groups: tuple[str, ...]) -> None:
         """A decision gives the pod these groups; none: it is off."""
