@@ -18,6 +18,7 @@ from shoal_local.suite import Suite
 from shoal_testkit import shares, workload
 from shoal_testkit.api import Api, gather_limited
 from shoal_testkit.faults import persist
+from shoal_testkit.history import History
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 QUEUES = "/apis/scheduling.run.ai/v2/queues"
@@ -239,6 +240,30 @@ async def test_a_death_at_each_step_of_a_shared_binding(api: Api, space: str, sh
         await in_order(api, 0)
         assert f"{point} kill" in fired.read_text()
     finally:
+        points.write_text("")
+    for name in sharing.services.names:
+        await asyncio.to_thread(sharing.services.wait_ready, name)
+
+
+@pytest.mark.parametrize("point", ["binder.after_reserve", "scheduler.before_go", "binder.before_go", "binder.after_post"])
+async def test_a_death_in_the_middle_of_a_staged_gang(api: Api, space: str, sharing: Suite, point: str) -> None:
+    points = sharing.folder / "points"
+    points.write_text(f"{point} kill\n")
+    history = History({f"node-{n:05d}": 8 for n in NODES})
+    recorder = asyncio.create_task(history.follow(api, space))
+    try:
+        for name in ("one", "two"):
+            group = workload.group(name, space, queue=space, members=4)
+            await api.post(f"/apis/scheduling.run.ai/v2alpha2/namespaces/{space}/podgroups", group)
+            members = [pod(f"{name}-{i}", space, fraction=0.4, group=name) for i in range(4)]
+            await gather_limited([api.post(pods_path(space), p) for p in members])
+        await all_bound(api, space, 8, limit=60)
+        await in_order(api)
+        assert f"{point} kill" in points.with_suffix(".fired").read_text()
+        assert history.problems == []
+        assert history.partial_gangs() == {}
+    finally:
+        recorder.cancel()
         points.write_text("")
     for name in sharing.services.names:
         await asyncio.to_thread(sharing.services.wait_ready, name)

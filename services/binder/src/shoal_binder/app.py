@@ -138,6 +138,7 @@ class Service:
 
     async def _go(self, go: GangGo, delivery: Delivery) -> None:
         """Bind all members of a gang that was prepared."""
+        await reach("binder.before_go")
         shard, gate = self._context.config.shard, asyncio.Semaphore(self._context.config.in_flight)
 
         async def one(uid: str) -> None:

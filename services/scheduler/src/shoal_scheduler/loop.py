@@ -410,6 +410,7 @@ class Loop:
         where = subjects.gang(gang, shard=shard)
 
         async def write() -> None:
+            await reach("scheduler.before_go")
             if not any(self._ledger.goes(uid, gang) for uid in members):
                 return  # given up by now
             try:
