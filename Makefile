@@ -44,8 +44,8 @@ faults: binaries ## the long fault campaign: SEEDS=20 by default
 proto: setup ## proto/ from the message classes
 	@$(RUN) -m shoal_contracts.export proto
 
-crds: setup ## deploy/helm/shoal/crds from their definition
-	@$(RUN) -m shoal_model.crds deploy/helm/shoal/crds
+crds: setup ## deploy/helm/shoal/files/crds from their definition
+	@$(RUN) -m shoal_model.crds deploy/helm/shoal/files/crds
 
 conformance: setup ## scenarios with the outcome they demand: SCENARIOS=folder; what fails is in conformance-failures.txt
 	@$(RUN) tests/conformance/run.py $(SCENARIOS)
