@@ -121,7 +121,7 @@ class Values:
                     rows[0] = (
                         "<service>.*",
                         "",
-                        "clusterState, podgrouper, queuecontroller, scheduler, binder, gpuReservation …",
+                        "Every service: clusterState, podgrouper, queuecontroller, scheduler, binder, …",
                     )
                 lines += [_row(*r) for r in rows]
             else:
