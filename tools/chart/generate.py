@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from values import Values  # noqa: E402
 
+from shoal_admission import webhooks  # noqa: E402
 from shoal_contracts.permissions import PUBLISH, permissions  # noqa: E402
 from shoal_model import access, labels  # noqa: E402
 
@@ -38,13 +39,22 @@ def rbac() -> str:
         "namespace": labels.RESERVATION_NAMESPACE, "account": labels.RESERVATION_APP, "app": labels.RESERVATION_APP,
         "rules": access.RESERVATION_RULES,
     }  # fmt: skip
+    return HEAD.format("libs/model/src/shoal_model/access.py") + _yaml({"services": services, "reservation": reservation})
 
+
+def hooks(every_pod: bool) -> str:
+    """The webhook configurations; the chart puts in what stands between @."""
+    settings = webhooks.Settings(namespace="@NAMESPACE@", scheduler_name="@SCHEDULER@", every_pod=every_pod)
+    found = {"apiVersion": "v1", "kind": "List", "items": webhooks.configurations(settings)}
+    return HEAD.format("services/admission/src/shoal_admission/webhooks.py") + _yaml(found)
+
+
+def _yaml(found: object) -> str:
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: object) -> bool:
             return True
 
-    text = yaml.dump({"services": services, "reservation": reservation}, Dumper=Plain, sort_keys=False, width=118)
-    return HEAD.format("libs/model/src/shoal_model/access.py") + text
+    return yaml.dump(found, Dumper=Plain, sort_keys=False, width=118)
 
 
 def documented(text: str, table: str) -> str:
@@ -65,6 +75,8 @@ def outputs() -> dict[Path, str]:
     return {
         CHART / "files/nats-permissions.json": json.dumps({u: permissions(u) for u in PUBLISH}, indent=1) + "\n",
         CHART / "files/rbac.yaml": rbac(),
+        CHART / "files/webhooks.yaml": hooks(every_pod=False),
+        CHART / "files/webhooks-every-pod.yaml": hooks(every_pod=True),
         CHART / "files/dashboard.json": (ROOT / "deploy/grafana/shoal.json").read_text(),
         CHART / "files/alerts.yaml": (ROOT / "deploy/alerts/shoal.yaml").read_text(),
         CHART / "values.schema.json": json.dumps(values.schema(), indent=1) + "\n",

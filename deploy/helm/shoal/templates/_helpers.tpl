@@ -6,6 +6,7 @@ queue-controller: queuecontroller
 scheduler: scheduler
 binder: binder
 gpu-reservation: gpuReservation
+admission: admission
 {{- end -}}
 
 {{- define "shoal.labels" -}}

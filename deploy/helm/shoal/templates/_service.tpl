@@ -10,6 +10,15 @@
 {{- $_ := set $config "replicas" (include "shoal.replicas" . | int) -}}
 {{- else if eq .service "binder" -}}
 {{- $_ := set $config "cdi" .values.cdiEnabled -}}
+{{- else if eq .service "admission" -}}
+{{- $_ := set $config "host" "0.0.0.0" -}}
+{{- $_ := set $config "port" 9443 -}}
+{{- $_ := set $config "gpu_sharing" $global.gpuSharing -}}
+{{- $_ := set $config "block_nvidia_visible_devices" $global.blockNvidiaVisibleDevices -}}
+{{- $_ := set $config "gpu_fraction_runtime_class_name" .values.gpuFractionRuntimeClassName -}}
+{{- if .values.certManager.enabled -}}
+{{- $_ := set $config "certificate_folder" "/etc/shoal/certificate" -}}
+{{- end -}}
 {{- else if eq .service "gpu-reservation" -}}
 {{- $binder := .root.Values.binder -}}
 {{- $_ := set $config "reservation" (dict
@@ -68,6 +77,9 @@ spec:
         {{- end }}
       ports:
         - {name: {{ include "shoal.metricsPort" . }}, containerPort: 8080}
+        {{- if eq .service "admission" }}
+        - {name: webhook, containerPort: 9443}
+        {{- end }}
       readinessProbe:
         httpGet: {path: /readyz, port: 8080}
         periodSeconds: 2
@@ -85,6 +97,9 @@ spec:
         - {name: config, mountPath: /etc/shoal/config, readOnly: true}
         - {name: bus, mountPath: /etc/shoal/bus, readOnly: true}
         - {name: tmp, mountPath: /tmp}
+        {{- if and (eq .service "admission") .values.certManager.enabled }}
+        - {name: certificate, mountPath: /etc/shoal/certificate, readOnly: true}
+        {{- end }}
   volumes:
     - name: config
       configMap: {name: shoal-{{ .service }}}
@@ -102,6 +117,10 @@ spec:
           {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
+    {{- if and (eq .service "admission") .values.certManager.enabled }}
+    - name: certificate
+      secret: {secretName: shoal-admission-cert-manager, defaultMode: 0440}
+    {{- end }}
 {{- end -}}
 
 {{/* The reference's users scrape queue-controller by the port `metrics`, the others by `http-metrics`. */}}
