@@ -3,11 +3,13 @@
 {{- $global := .root.Values.global -}}
 {{- $config := dict "scheduler_name" $global.schedulerName "log_level" $global.logLevel -}}
 {{- if eq .service "scheduler" -}}
-{{- $flags := dict "partitionParams" (dict "nodePoolLabelKey" $global.nodePoolLabelKey "nodePoolLabelValue" "") -}}
+{{- $flags := dict "queueLabelKey" $global.queueLabelKey "partitionParams" (dict "NodePoolLabelKey" $global.nodePoolLabelKey) -}}
 {{- $_ := set $config "policy" (include "shoal.policy" .root | fromYaml) -}}
 {{- $_ := set $config "flags" (mergeOverwrite $flags (deepCopy .values.args)) -}}
 {{- else if eq .service "pod-grouper" -}}
 {{- $_ := set $config "replicas" (include "shoal.replicas" . | int) -}}
+{{- $_ := set $config "queue_label_key" $global.queueLabelKey -}}
+{{- $_ := set $config "node_pool_label_key" $global.nodePoolLabelKey -}}
 {{- else if eq .service "binder" -}}
 {{- $_ := set $config "cdi" .values.cdiEnabled -}}
 {{- else if eq .service "admission" -}}
