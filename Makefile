@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down check lint types imports test faults proto crds chart \
+.PHONY: help setup binaries demo up down check lint types imports test faults proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -79,6 +79,9 @@ bench-start: binaries ## cold start of each service, with and without the numba 
 
 chart: crds ## what the chart holds of other places: permissions, rights, schema, table of values
 	@$(RUN) tools/chart/generate.py
+
+sbom: setup ## what the images' Python environment is made of, as CycloneDX: build/sbom.cdx.json
+	@tools/sbom.sh
 
 constraints: setup ## resolve the pinned versions anew
 	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
