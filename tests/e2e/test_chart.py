@@ -88,8 +88,11 @@ def test_the_life_of_a_release(release: Release) -> None:
     # An upgrade keeps credentials, restarts nothing that did not change, and brings CRDs up to date.
     crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/queues.scheduling.run.ai"
     old = release.get(crd)
-    del old["spec"]["versions"][0]["additionalPrinterColumns"]
-    release.plane.call("PUT", crd, old)
+    older = {k: old[k] for k in ("apiVersion", "kind", "spec")}
+    older["metadata"] = {k: old["metadata"][k] for k in ("name", "labels", "annotations")}
+    del older["spec"]["versions"][0]["additionalPrinterColumns"]
+    release.plane.call("PATCH", f"{crd}?fieldManager=helm&force=true", older, "application/apply-patch+yaml")
+    assert "additionalPrinterColumns" not in release.get(crd)["spec"]["versions"][0]
     release.plane.call("PATCH", QUEUE, {"spec": {"priority": 7}}, "application/merge-patch+json")
     release.upgrade()
     assert {name: release.secret(name) for name in SECRETS} == first
