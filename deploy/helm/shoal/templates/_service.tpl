@@ -40,7 +40,7 @@ metadata:
     {{- include "shoal.labels" $root | nindent 4 }}
   annotations:
     checksum/config: {{ include "shoal.config" . | sha256sum }}
-    shoal.dev/credentials: {{ $root.Values.nats.rotate | quote }}
+    shoal.dev/credentials: {{ $root.Values.nats.rotate | toString | quote }}
 spec:
   serviceAccountName: shoal-{{ .service }}
   automountServiceAccountToken: true
