@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down check lint types imports test faults proto crds \
+.PHONY: help setup binaries demo up down check lint types imports test faults proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -44,8 +44,8 @@ faults: binaries ## the long fault campaign: SEEDS=20 by default
 proto: setup ## proto/ from the message classes
 	@$(RUN) -m shoal_contracts.export proto
 
-crds: setup ## deploy/helm/shoal/crds from their definition
-	@$(RUN) -m shoal_model.crds deploy/helm/shoal/crds
+crds: setup ## deploy/helm/shoal/files/crds from their definition
+	@$(RUN) -m shoal_model.crds deploy/helm/shoal/files/crds
 
 conformance: setup ## scenarios with the outcome they demand: SCENARIOS=folder; what fails is in conformance-failures.txt
 	@$(RUN) tests/conformance/run.py $(SCENARIOS)
@@ -76,6 +76,12 @@ bench-rest: binaries ## memory and CPU of every service at rest
 
 bench-start: binaries ## cold start of each service, with and without the numba cache
 	@$(RUN) tests/bench/start.py
+
+chart: crds ## what the chart holds of other places: permissions, rights, schema, table of values
+	@$(RUN) tools/chart/generate.py
+
+sbom: setup ## what the images' Python environment is made of, as CycloneDX: build/sbom.cdx.json
+	@tools/sbom.sh
 
 constraints: setup ## resolve the pinned versions anew
 	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock

@@ -68,6 +68,14 @@ def test_the_queue_comes_from_the_owner_then_the_pod_then_the_project(
     assert wanted(case([replace(JOB, labels=owner)], labels=own)).queue == expected
 
 
+def test_queue_and_node_pool_by_labels_of_another_name() -> None:
+    of = replace(case(labels={"q": "blue", "pool": "a", labels.QUEUE: "red"}), queue_label="q", pool_label="pool")
+    found = wanted(of)
+    assert (found.queue, found.labels["pool"], labels.NODE_POOL in found.labels) == ("blue", "a", False)
+    have = GroupRecord(namespace="ns", name=found.name, uid="u", labels={"pool": "moved"}, owners=[])
+    assert "pool" not in changes(found, have, {"q", "pool"}).get("metadata", {}).get("labels", {})
+
+
 def test_a_priority_class_that_does_not_exist_is_passed_over() -> None:
     job = replace(JOB, labels={labels.PRIORITY_CLASS: "nobody"})
     assert wanted(case([job], priority_class="vip")).priority_class == "vip"

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from shoal_model import crds
 
-FILES = Path(__file__).resolve().parents[3] / "deploy/helm/shoal/crds"
+FILES = Path(__file__).resolve().parents[3] / "deploy/helm/shoal/files/crds"
 
 
 def test_the_files_are_up_to_date(tmp_path: Path) -> None:
-    crds.write(tmp_path)
-    want = {p.name: p.read_text() for p in tmp_path.iterdir()}
+    crds.write(tmp_path / "crds")
+    want = {p.name: p.read_text() for p in (tmp_path / "crds").iterdir()}
     assert {p.name: p.read_text() for p in FILES.iterdir()} == want, "stale: run `make crds`"
+    classes = "priorityclasses.yaml"
+    assert (FILES.parent / classes).read_text() == (tmp_path / classes).read_text(), "stale: run `make crds`"
 
 
 def test_names_and_versions_are_the_references() -> None:

@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from shoal_contracts.state import NodeRecord
 from shoal_service import aside, failpoint
 from shoal_service.clock import FakeClock
 from shoal_service.config import BadConfig, Common, load
+from shoal_service.http import for_near, serving
 from shoal_service.metrics import SET_ASIDE
 
 
@@ -112,3 +116,29 @@ def test_a_fake_clock_moves_only_when_told() -> None:
     clock = FakeClock(100.0)
     clock.advance(2.5)
     assert (clock.now(), clock.monotonic()) == (102.5, 2.5)
+
+
+@pytest.mark.parametrize(("remote", "status"), [("127.0.0.1", 200), ("::1", 200), ("10.244.0.7", 403), (None, 403)])
+async def test_pages_for_debugging_answer_to_the_machine_itself(remote: str | None, status: int) -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="stacks")
+
+    request = make_mocked_request("GET", "/debug/stacks").clone(remote=remote)
+    try:
+        answer = await for_near(page)(request)
+    except web.HTTPException as error:
+        answer = error
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("waiting", "status"), [([], 200), (["state"], 503), (["leadership"], 200), (["leadership", "state"], 200)]
+)
+async def test_a_standby_is_ready(waiting: list[str], status: int) -> None:
+    async with (
+        serving("127.0.0.1", 0, "", lambda: waiting) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/readyz") as answer,
+    ):
+        assert answer.status == status
+        assert [w in await answer.text() for w in waiting] == [True] * len(waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from shoal_grouping.kinds.other import group as default_group
 from shoal_grouping.wanted import Case, Owner, Wanted
 from shoal_model import labels
 from shoal_model.objects import Meta, OwnerReference
+
+KEPT = frozenset({labels.NODE_POOL, labels.QUEUE})
 
 
 class _Object(msgspec.Struct, rename="camel"):
@@ -33,16 +36,17 @@ def group_of(case: Case) -> Wanted | None:
         return None
     grouper = GROUPERS.get((case.top.group, case.top.kind), default_group)
     wanted = grouper(case)
-    pool = case.pod.labels.get(labels.NODE_POOL)
-    if pool and labels.NODE_POOL not in wanted.labels:
-        wanted.labels[labels.NODE_POOL] = pool
+    pool = case.pod.labels.get(case.pool_label)
+    if pool and case.pool_label not in wanted.labels:
+        wanted.labels[case.pool_label] = pool
     return wanted
 
 
-def changes(wanted: Wanted, have: GroupRecord) -> dict[str, Any]:
+def changes(wanted: Wanted, have: GroupRecord, kept: Set[str] = KEPT) -> dict[str, Any]:
     """A merge patch that makes the group as wanted; empty if it is.
 
-    What an administrator may have changed is kept: queue, node pool, marks, back-off, and a topology where none is wanted.
+    What an administrator may have changed is kept: the labels ``kept``, queue, marks, back-off, and a topology where none
+    is wanted.
     """
     patch: dict[str, Any] = {}
     pairs = (
@@ -54,7 +58,6 @@ def changes(wanted: Wanted, have: GroupRecord) -> dict[str, Any]:
     if spec:
         patch["spec"] = spec
     metadata: dict[str, Any] = {}
-    kept = {labels.NODE_POOL, labels.QUEUE}
     tags = {k: v for k, v in wanted.labels.items() if k not in kept and have.labels.get(k) != v}
     notes = {k: v for k, v in wanted.annotations.items() if have.annotations.get(k) != v}
     if tags:

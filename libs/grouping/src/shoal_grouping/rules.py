@@ -12,12 +12,12 @@ PREEMPTIBILITIES = frozenset({"preemptible", "non-preemptible", ""})
 
 def queue(case: Case, owner: Owner) -> str:
     """Label of the owner, then of the pod, then the project, else the default queue."""
-    if found := owner.labels.get(labels.QUEUE) or case.pod.labels.get(labels.QUEUE):
+    if found := owner.labels.get(case.queue_label) or case.pod.labels.get(case.queue_label):
         return found
     project = owner.labels.get(labels.PROJECT) or case.pod.labels.get(labels.PROJECT)
     if not project:
         return DEFAULT_QUEUE
-    pool = case.pod.labels.get(labels.NODE_POOL)
+    pool = case.pod.labels.get(case.pool_label)
     return f"{project}-{pool}" if pool else project
 
 

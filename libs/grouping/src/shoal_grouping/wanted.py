@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoal_contracts.state import PodRecord, PriorityClassRecord
+from shoal_model import labels
 
 
 class CantGroup(Exception):
@@ -100,6 +101,8 @@ class Case:
     pod: PodRecord
     owners: list[Owner]
     priority_classes: Mapping[str, PriorityClassRecord]
+    queue_label: str = labels.QUEUE
+    pool_label: str = labels.NODE_POOL
 
     @property
     def itself(self) -> Owner:

@@ -66,8 +66,7 @@ class ControlPlane:
         self._wait_for_apiserver()
         self._install()
         self._start("kube-controller-manager", self._controllers())
-        self._start("kwok", self._kwok())
-        self._start_gpus()
+        self._start_nodes()
         if self._with_scheduler:
             self.start_scheduler()
         self._until(lambda: bool(self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")), "serving accounts")
@@ -99,8 +98,12 @@ class ControlPlane:
 
     # parts
 
+    def _start_nodes(self) -> None:
+        self._start("kwok", self._kwok())
+        self._start_gpus()
+
     def _certificates(self) -> None:
-        authority = Authority(self.folder / "pki")
+        authority = self._authority = Authority(self.folder / "pki")
         hosts = ("localhost", "127.0.0.1", "kubernetes", "kubernetes.default.svc", "10.96.0.1")
         authority.issue("apiserver", "kube-apiserver", hosts=hosts)
         authority.issue("etcd", "etcd", hosts=("localhost", "127.0.0.1"))

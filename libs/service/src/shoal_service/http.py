@@ -38,7 +38,9 @@ def _near(request: web.Request) -> bool:
     return False
 
 
-def _for_near(page: Page) -> Page:
+def for_near(page: Page) -> Page:
+    """The page, for requests of this machine (or pod) alone."""
+
     async def guarded(request: web.Request) -> web.StreamResponse:
         if not _near(request):
             raise web.HTTPForbidden(text="from this machine only: use kubectl port-forward\n")
@@ -71,7 +73,7 @@ async def serving(host: str, port: int, port_file: str, waiting_for: WaitingFor)
     app = web.Application(client_max_size=1 << 16)
     app.add_routes([
         web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics),
-        web.get("/debug/stacks", _for_near(stacks)), web.get("/debug/aside", _for_near(aside)),
+        web.get("/debug/stacks", for_near(stacks)), web.get("/debug/aside", for_near(aside)),
     ])  # fmt: skip
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

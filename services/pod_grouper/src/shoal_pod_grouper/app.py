@@ -26,6 +26,10 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """How many share the work, by hash of the owner's UID."""
     replica: int = 0
     """Which of them this is, from 0."""
+    queue_label_key: str = labels.QUEUE
+    """Label that names the queue of a workload."""
+    node_pool_label_key: str = labels.NODE_POOL
+    """Label that puts a pod into a node pool."""
     workers: int = 16
     """Pods that are grouped at a time."""
     annotate_after: float = 30.0
@@ -146,7 +150,8 @@ class Service:
         if pod.group and pod.node and (pod.namespace, pod.group) in self._groups:
             return  # it runs, in its group: nothing to decide any more
         chain = await self._owners.chain(pod)
-        wanted = group_of(Case(pod, chain, self._classes))
+        config = self._context.config
+        wanted = group_of(Case(pod, chain, self._classes, config.queue_label_key, config.node_pool_label_key))
         if wanted is None:
             return
         lock = self._owner_locks.setdefault(wanted.owner.uid, asyncio.Lock())
@@ -177,7 +182,8 @@ class Service:
             return
         if not have.uid:
             return
-        if patch := changes(wanted, have):
+        config = self._context.config
+        if patch := changes(wanted, have, {config.queue_label_key, config.node_pool_label_key}):
             patch.setdefault("metadata", {})["resourceVersion"] = have.resource_version
             await self._kube.merge_patch(POD_GROUPS.path(wanted.name, wanted.namespace), patch)
             metrics.GROUPS.labels("patched").inc()

@@ -1,0 +1,108 @@
+"""What a node leaves on the machine besides processes: found, and taken away. Nothing of anyone else is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from shoal_local.node import network, place, preflight
+
+NAMESPACES = Path("/run/netns")
+MADE = "made-kubelet-folder"
+"""A file of the node that says: the folder of device plugins was not there before."""
+
+
+def _mounts() -> list[str]:
+    """Mount points of the node, the deepest first."""
+    points = [line.split()[1].replace("\\040", " ") for line in Path("/proc/mounts").read_text().splitlines()]
+    return sorted((p for p in points if p.startswith(f"{place.ROOT}/")), key=len, reverse=True)
+
+
+def _processes() -> dict[int, str]:
+    """Processes that were started from the node's folder or with its socket: pid -> command line."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if str(place.ROOT) in command and int(path.parent.name) != os.getpid():
+            found[int(path.parent.name)] = command
+    return found
+
+
+def _groups() -> list[Path]:
+    """Control groups of pods, the deepest first."""
+    found: list[Path] = []
+    for root in preflight.cgroups():
+        top = root / "kubepods"
+        if top.is_dir():
+            found += [top, *(p for p in top.rglob("*") if p.is_dir())]
+    return sorted(found, key=lambda p: len(p.parts), reverse=True)
+
+
+def _namespaces() -> list[Path]:
+    """Network namespaces of pods: those that hold an address of the node's own range."""
+    prefix = f" {place.ADDRESS.rpartition('.')[0]}."
+    found = []
+    for path in NAMESPACES.glob("cni-*") if NAMESPACES.exists() else ():
+        shown = subprocess.run(["ip", "-n", path.name, "-o", "-4", "addr"], capture_output=True, text=True, check=False)
+        if prefix in shown.stdout:
+            found.append(path)
+    return found
+
+
+def leftovers() -> list[str]:
+    """What is still there of a node, in words; empty: nothing."""
+    found = [f"process {pid}: {command[:120]}" for pid, command in _processes().items()]
+    found += [f"mount {point}" for point in _mounts()]
+    found += [f"namespace {path}" for path in _namespaces()]
+    found += [f"rule {rule}" for rule in network.rules()]
+    found += [f"group {path}" for path in _groups()]
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=False).stdout
+    found += [f"link {place.BRIDGE}"] if f" {place.BRIDGE}:" in links else []
+    found += [f"files {place.ROOT}"] if place.ROOT.exists() else []
+    return found
+
+
+def prepare() -> None:
+    """Make the node's folders; notes what is to go again."""
+    place.ROOT.mkdir(parents=True)
+    if not place.DEVICE_PLUGINS.parent.exists():
+        (place.ROOT / MADE).touch()
+    place.DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
+
+
+def _end(limit: float = 5.0) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _processes():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + limit
+        while _processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def clean() -> None:
+    """Take everything away that a node left. Its API server and bus have ended already, or are ended here."""
+    _end()
+    for point in _mounts():
+        subprocess.run(["umount", "-l", point], capture_output=True, check=False)
+    for path in _namespaces():
+        subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+        path.unlink(missing_ok=True)
+    network.down()
+    for path in _groups():
+        try:
+            path.rmdir()
+        except OSError:
+            continue
+    if (place.ROOT / MADE).exists():
+        shutil.rmtree(place.DEVICE_PLUGINS.parent, ignore_errors=True)
+    shutil.rmtree(place.ROOT, ignore_errors=True)
