@@ -84,7 +84,7 @@ sbom: setup ## what the images' Python environment is made of, as CycloneDX: bui
 	@tools/sbom.sh
 
 constraints: setup ## resolve the pinned versions anew
-	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
+	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --all-extras --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
 
 clean: ## remove .venv and caches of the checkout (not the binaries)
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis
