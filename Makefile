@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down check lint types imports test faults proto crds chart sbom \
+.PHONY: help setup binaries demo up down node-packages node-images node-up node-down check lint types imports test faults proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -23,6 +23,18 @@ up: binaries ## a local cluster with the suite that stays; prints its KUBECONFIG
 
 down: setup ## stop what `make up` started
 	@$(RUN) -m shoal_local down
+
+node-packages: setup ## Debian packages of a real node (containerd, runc, Docker …): needs root
+	@$(RUN) -m shoal_local node-packages
+
+node-images: binaries ## images of all services from the Dockerfile, without a registry
+	@$(RUN) -m shoal_local node-images
+
+node-up: binaries ## a real Kubernetes node on this machine (root), with 8 make-believe GPUs
+	@$(RUN) -m shoal_local node-up
+
+node-down: setup ## end it; nothing of it stays
+	@$(RUN) -m shoal_local node-down
 
 check: lint types imports ## ruff, basedpyright, import-linter
 

@@ -45,7 +45,13 @@ def content(checkout: Path = CHECKOUT) -> bytes:
         for path in files:
             inside = path.relative_to(checkout).parts
             unused = {"tests", "__pycache__"} & set(inside) or inside[:2] in (("libs", "local"), ("libs", "testkit"))
-            if path.is_file() and not unused and path.suffix != ".pyc" and path.name != "conftest.py" and ".egg-info" not in str(path):
+            if (
+                path.is_file()
+                and not unused
+                and path.suffix != ".pyc"
+                and path.name != "conftest.py"
+                and ".egg-info" not in str(path)
+            ):
                 digest.update(f"{path.relative_to(checkout)}\0".encode() + path.read_bytes())
     return digest.digest()
 

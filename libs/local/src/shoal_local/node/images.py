@@ -14,7 +14,7 @@ from shoal_local import binaries
 from shoal_local.node import archive, place
 from shoal_testkit import nats
 
-PACKAGES = ("python3", "python3-venv", "ca-certificates")
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 NOBODY = "65532:65532"
 Say = Callable[[str], None]
