@@ -13,7 +13,6 @@ from shoal_local import binaries, demo, standing
 from shoal_local.node import docker, images, node, preflight
 from shoal_local.process import NotStarted
 
-
 COMMANDS = ("binaries", "demo", "up", "down", "node-packages", "node-images", "node-up", "node-down")
 
 
