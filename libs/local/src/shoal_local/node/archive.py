@@ -16,8 +16,11 @@ SEARCH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def layer(out: Path, files: dict[str, Path | bytes]) -> Path:
-    """Write a layer of single files: path in the image -> a file, or its content. The same files give the same bytes."""
+def layer(out: Path, files: dict[str, Path | bytes], open_to_all: Sequence[str] = ()) -> Path:
+    """Write a layer of single files: path in the image -> a file, or its content. The same files give the same bytes.
+
+    Anybody may write to the folders ``open_to_all``.
+    """
     folders: set[str] = set()
     with tarfile.open(out, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, source in sorted(files.items()):
@@ -25,7 +28,7 @@ def layer(out: Path, files: dict[str, Path | bytes]) -> Path:
                 if str(parent) not in folders:
                     folders.add(str(parent))
                     entry = tarfile.TarInfo(str(parent))
-                    entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if str(parent) == "tmp" else 0o755
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if str(parent) in open_to_all else 0o755
                     tar.addfile(entry)
             data = source if isinstance(source, bytes) else source.read_bytes()
             entry = tarfile.TarInfo(name)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,17 @@ def kept(name: str, key: bytes, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def _single(name: str, program: Path, config: dict[str, Any], files: dict[str, Path | bytes] | None = None) -> Path:
-    """An image of one static program (and a few files), called like it."""
+def _single(name: str, program: Path, config: dict[str, Any], folders: Sequence[str] = ()) -> Path:
+    """An image of one static program, called like it, and of empty folders that anybody may write to."""
 
     def make(out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
-            content = {program.name: program, **(files or {})}
-            archive.write(out, place.image(name), [archive.layer(Path(folder) / "layer.tar", content)], config)
+            content = {program.name: program} | {f"{f}/.keep": b"" for f in folders}
+            archive.write(out, place.image(name), [archive.layer(Path(folder) / "layer.tar", content, folders)], config)
 
     with program.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").digest()
-    return kept(name, key + repr((config, files)).encode(), make)
+    return kept(name, key + repr((config, folders)).encode(), make)
 
 
 def _suite() -> str:
@@ -95,9 +95,9 @@ def base(say: Say = print) -> Path:
 
 def nats_server() -> Path:
     """The bus, of the same build that tests use."""
-    # /data and /tmp must be there to be mounted on, and to be written to by any user where nothing is mounted.
+    # A volume of Docker begins as a copy of the folder that it is mounted on.
     config = {"Entrypoint": ["/nats-server"], "User": NOBODY, "ExposedPorts": {"4222/tcp": {}}}
-    return _single("nats", Path(nats.binary()), config, {"data/.keep": b"", "tmp/.keep": b""})
+    return _single("nats", Path(nats.binary()), config, ("data", "tmp"))
 
 
 def basic(say: Say = print) -> list[Path]:
