@@ -15,6 +15,10 @@ from shoal_local.node import dns, images, kubelet, network, place, preflight, ru
 from shoal_local.node.plane import NodePlane
 from shoal_local.process import Child, NotStarted
 
+RUNTIME_CLASS = {
+    "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia",
+}  # fmt: skip
+"""Where there are GPUs, NVIDIA's operator makes it: pods with a share of a GPU ask for it."""
 LOCK = Path("/run/lock/shoal-node.lock")
 Say = Callable[[str], None]
 
@@ -61,7 +65,8 @@ class RealNode:
         step("containerd, etcd, kube-apiserver, controller-manager, kube-scheduler")
         loading = _Aside(lambda: self._runtime([*basic, *archives]))
         self.plane.start()
-        dns.start(self.plane)
+        for found in (RUNTIME_CLASS, *dns.objects()):
+            self.plane.apply(found)
         loading.wait()
         step("kubelet, kube-proxy, GPUs")
         kubelet.start(self.plane)
@@ -148,6 +153,8 @@ def down(say: Say = print) -> None:
     """End the node that stays, and whatever one that was killed has left."""
     found = teardown.leftovers()
     if any(p.startswith("process") and "containerd" in p for p in found):
+        # The kubelet first: it would start the containers again.
+        teardown.end(lambda command: "containerd" not in command)
         runtime.end_containers()
     teardown.clean()
     if left := teardown.leftovers():

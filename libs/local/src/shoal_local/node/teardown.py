@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from shoal_local.node import network, place, preflight
@@ -77,21 +78,21 @@ def prepare() -> None:
     place.DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
 
 
-def _end(limit: float = 5.0) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _processes():
+def end(parts: Callable[[str], bool] = lambda _: True, limit: float = 10.0) -> None:
+    """End the node's processes whose command line ``parts`` takes. All state is scratch: nothing is worth waiting for."""
+    deadline = time.monotonic() + limit
+    while (found := [pid for pid, command in _processes().items() if parts(command)]) and time.monotonic() < deadline:
+        for pid in found:
             try:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        deadline = time.monotonic() + limit
-        while _processes() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 def clean() -> None:
     """Take everything away that a node left. Its API server and bus have ended already, or are ended here."""
-    _end()
+    end()
     for point in _mounts():
         subprocess.run(["umount", "-l", point], capture_output=True, check=False)
     for path in _namespaces():
