@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,56 +10,9 @@ from shoal_local.node import kubelet, place
 from shoal_local.node.gpus import device_ids
 from shoal_testkit.api import Api, ApiError
 
+from .conftest import output, pod, until
+
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
-LIMIT = 60.0
-
-
-@pytest.fixture
-async def space(api: Api) -> AsyncIterator[str]:
-    name = f"n-{uuid.uuid4().hex[:8]}"
-    await api.post("/api/v1/namespaces", {"metadata": {"name": name}})
-    yield name
-    await api.delete(f"/api/v1/namespaces/{name}")
-
-
-def pod(name: str, script: str, **spec: Any) -> dict[str, Any]:
-    """A pod that runs a Python script once, as nobody in particular, on a read-only root."""
-    resources = spec.pop("resources", {})
-    return {
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, **spec,
-            "containers": [{
-                "name": "main", "image": place.image("base"), "command": ["python3", "-u", "-c", script],
-                "resources": resources,
-                "securityContext": {
-                    "runAsNonRoot": True, "runAsUser": 31337, "readOnlyRootFilesystem": True,
-                    "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
-                },
-            }],
-        },
-    }  # fmt: skip
-
-
-async def until(api: Api, space: str, name: str, *phases: str) -> dict[str, Any]:
-    """The pod, once it is in one of the phases; fails with its state."""
-    found: dict[str, Any] = {}
-    try:
-        async with asyncio.timeout(LIMIT):
-            while found.get("status", {}).get("phase") not in phases:
-                await asyncio.sleep(0.1)
-                found = await api.get(f"/api/v1/namespaces/{space}/pods/{name}")
-    except TimeoutError:
-        pytest.fail(f"{name} is not {' or '.join(phases)}: {found.get('status')}")
-    return found
-
-
-async def output(api: Api, space: str, name: str) -> str:
-    """What the pod has printed when it has ended; fails if it failed."""
-    ended = await until(api, space, name, "Succeeded", "Failed")
-    text = await api.get(f"/api/v1/namespaces/{space}/pods/{name}/log")
-    assert ended["status"]["phase"] == "Succeeded", text
-    return text
 
 
 async def test_the_node_is_ready_and_offers_its_gpus(api: Api) -> None:
