@@ -37,6 +37,17 @@ def check(say: Say = print) -> None:
         raise NotHere("a real node can't run here; missing: " + "; ".join(problems))
 
 
+def _lock() -> int:
+    """The file that says whose node it is, open and locked. Raises NotHere where another program has it."""
+    taken = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(taken)
+        raise NotHere("another program runs the real node of this machine") from error
+    return taken
+
+
 class RealNode:
     """Start with ``start()``, end with ``stop()``; ``plane.kubeconfig`` is the administrator's."""
 
@@ -55,6 +66,8 @@ class RealNode:
 
         def step(what: str) -> None:
             say(f"[{time.monotonic() - began:5.1f} s] {what}")
+            if self.pids:
+                teardown.note(self.pids)
 
         basic = images.basic(step)
         binaries.find_node(step)
@@ -72,6 +85,7 @@ class RealNode:
         kubelet.start(self.plane)
         command = [sys.executable, "-m", "shoal_local.node.gpus", f"--count={kubelet.GPUS}"]
         self._keep(Child("gpus", command, self._log("gpus"), detached=self._detached))
+        teardown.note(self.pids)
         kubelet.wait(self.plane, kubelet.GPUS)
         dns.wait(self.plane)
         step("Ready, and names resolve")
@@ -88,14 +102,7 @@ class RealNode:
         runtime.load(archives)
 
     def _take(self) -> None:
-        """One node a machine: whoever holds the lock has it. A detached one is known by its processes."""
-        self._lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise NotHere("another program runs the real node of this machine") from error
+        self._lock = _lock()
         if standing():
             self._give()
             raise NotHere("a real node is up already; `make node-down` ends it")
@@ -131,7 +138,7 @@ STANDING = place.ROOT / "stays"
 
 def standing() -> bool:
     """Whether a node that was started to stay is up."""
-    return STANDING.exists() and any("containerd" in p for p in teardown.leftovers() if p.startswith("process"))
+    return STANDING.exists() and any(p.endswith(": containerd") for p in teardown.leftovers())
 
 
 def up(say: Say = print) -> None:
@@ -151,14 +158,16 @@ def up(say: Say = print) -> None:
 
 def down(say: Say = print) -> None:
     """End the node that stays, and whatever one that was killed has left."""
+    lock = _lock()
     found = teardown.leftovers()
-    if any(p.startswith("process") and "containerd" in p for p in found):
+    if any(p.endswith(": containerd") for p in found):
         # The kubelet first: it would start the containers again.
-        teardown.end(lambda command: "containerd" not in command)
+        teardown.end(lambda name: name not in ("containerd", "containerd-shim", "container"))
         runtime.end_containers()
     teardown.clean()
     if left := teardown.leftovers():
         raise NotStarted("still there: " + "; ".join(left))
+    os.close(lock)
     say("the real node is gone" if found else "nothing was up")
 
 
