@@ -14,7 +14,7 @@ import yaml
 
 from shoal_local import demo, nodes
 from shoal_local.control_plane import ControlPlane
-from shoal_local.node import docker, images, place
+from shoal_local.node import docker, place
 from shoal_testkit.api import Api
 from shoal_testkit.nats import free_port
 
@@ -73,8 +73,7 @@ def test_the_compose_file_binds_the_demonstration(suite_archive: Path, tmp_path:
     }  # fmt: skip
     with docker.Docker(tmp_path / "dockerd.log") as daemon:
         try:
-            for path in (suite_archive, images.nats_server()):
-                daemon.run("load", "--input", str(path))
+            daemon.run("load", "--input", str(suite_archive))
             plane.start()
             settings["KUBECONFIG"] = str(whole(plane.kubeconfig, tmp_path / "kubeconfig"))
             compose(daemon, settings, "up", "--detach", "--no-build")

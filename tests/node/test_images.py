@@ -55,7 +55,8 @@ async def test_without_the_baked_kernels_they_are_compiled(api: Api, space: str)
 
 @pytest.mark.usefixtures("suite_images")
 async def test_every_service_starts_as_anybody_on_a_read_only_root(api: Api, space: str) -> None:
-    for target in TARGETS:
+    started = [t for t in TARGETS if t != "nats"]  # it has no Python; the chart's and the compose file's tests start it
+    for target in started:
         module = f"shoal_{target.replace('-', '_')}"
         start = "import runpy, sys; sys.argv[1:] = ['--help']; "
         script = f"{start}runpy.run_module({module!r}, run_name='__main__')"
@@ -65,7 +66,7 @@ async def test_every_service_starts_as_anybody_on_a_read_only_root(api: Api, spa
                 "env={}, capture_output=True, text=True); print(done.stderr); sys.exit(done.returncode != 1)"
             )
         await api.post(f"/api/v1/namespaces/{space}/pods", in_image(target, target, script))
-    for target in TARGETS:
+    for target in started:
         text = await output(api, space, target)
         assert ("usage: shoal-" if target != "reservation" else "KUBERNETES_SERVICE_HOST") in text
 

@@ -69,7 +69,7 @@ def test_dockerfile_has_an_image_for_every_service_and_none_runs_as_root() -> No
     assert set(verbs) <= {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT"}
     below = {name: source for source, name in re.findall(r"^FROM (\S+) AS (\S+)", text, re.MULTILINE)}
     folders = {p.parent.name.replace("_", "-") for p in ROOT.glob("services/*/pyproject.toml")}
-    assert folders | {"reservation"} <= set(below)
+    assert folders | {"reservation", "nats"} <= set(below)
     for name in folders | {"reservation"}:
         while name in below and name != "runtime":
             name = below[name]

@@ -6,13 +6,12 @@ import fcntl
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from shoal_local import binaries
 from shoal_local.node import archive, place
-from shoal_testkit import nats
 
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -43,17 +42,17 @@ def kept(name: str, key: bytes, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def _single(name: str, program: Path, config: dict[str, Any], folders: Sequence[str] = ()) -> Path:
-    """An image of one static program, called like it, and of empty folders that anybody may write to."""
+def _single(name: str, program: Path, config: dict[str, Any]) -> Path:
+    """An image of one static program, called like it."""
 
     def make(out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
-            content = {program.name: program} | {f"{f}/.keep": b"" for f in folders}
-            archive.write(out, place.image(name), [archive.layer(Path(folder) / "layer.tar", content, folders)], config)
+            layer = archive.layer(Path(folder) / "layer.tar", {program.name: program})
+            archive.write(out, place.image(name), [layer], config)
 
     with program.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").digest()
-    return kept(name, key + repr((config, folders)).encode(), make)
+    return kept(name, key + repr(config).encode(), make)
 
 
 def _suite() -> str:
@@ -93,19 +92,11 @@ def base(say: Say = print) -> Path:
     )
 
 
-def nats_server() -> Path:
-    """The bus, of the same build that tests use."""
-    # A volume of Docker begins as a copy of the folder that it is mounted on.
-    config = {"Entrypoint": ["/nats-server"], "User": NOBODY, "ExposedPorts": {"4222/tcp": {}}}
-    return _single("nats", Path(nats.binary()), config, ("data", "tmp"))
-
-
 def basic(say: Say = print) -> list[Path]:
-    """What every node is given: pause, CoreDNS, NATS and a base with Python. Raises NoImage, BuildFailed."""
+    """What every node is given: pause, CoreDNS and a base with Python. Raises NoImage, BuildFailed."""
     tools = binaries.tools(say)
     return [
         _single("pause", tools["pause"], {"Entrypoint": ["/pause"], "User": NOBODY}),
         _single("coredns", tools["coredns"], {"Entrypoint": ["/coredns"]}),
-        nats_server(),
         base(say),
     ]
