@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 from shoal_local.node import kubelet, place
 from shoal_local.node.gpus import device_ids
+from shoal_model.labels import RESERVATION_NAMESPACE
 from shoal_testkit import workload
 from shoal_testkit.api import Api
 
@@ -69,8 +71,14 @@ class Helm:
 
 
 @pytest.fixture(scope="module")
-def helm(real_node: Any, suite_images: None) -> Helm:
-    return Helm(real_node)
+def helm(real_node: Any, suite_images: None) -> Iterator[Helm]:
+    """Helm; afterwards the release and the pods are gone, and all devices free."""
+    helm = Helm(real_node)
+    yield helm
+    helm.run("uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout", "120s")
+    kubectl = [str(real_node.kubectl), "--kubeconfig", str(real_node.kubeconfig)]
+    for space in ("default", RESERVATION_NAMESPACE):
+        subprocess.run([*kubectl, "delete", "pods", "--all", "--now", "-n", space], check=True, timeout=120)
 
 
 @pytest.fixture
