@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down check lint types imports test faults proto crds chart sbom \
+.PHONY: help setup binaries demo up down node-packages node-images node-up node-down check lint types imports test faults proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -23,6 +23,18 @@ up: binaries ## a local cluster with the suite that stays; prints its KUBECONFIG
 
 down: setup ## stop what `make up` started
 	@$(RUN) -m shoal_local down
+
+node-packages: setup ## Debian packages of a real node (containerd, runc, Docker …): needs root
+	@$(RUN) -m shoal_local node-packages
+
+node-images: binaries ## images of all services from the Dockerfile, without a registry
+	@$(RUN) -m shoal_local node-images
+
+node-up: binaries ## a real Kubernetes node on this machine (root), with 8 make-believe GPUs
+	@$(RUN) -m shoal_local node-up
+
+node-down: setup ## end it; nothing of it stays
+	@$(RUN) -m shoal_local node-down
 
 check: lint types imports ## ruff, basedpyright, import-linter
 
@@ -84,7 +96,7 @@ sbom: setup ## what the images' Python environment is made of, as CycloneDX: bui
 	@tools/sbom.sh
 
 constraints: setup ## resolve the pinned versions anew
-	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
+	@.venv/bin/uv lock --quiet && .venv/bin/uv export --quiet --all-packages --all-groups --all-extras --no-emit-workspace --no-header --no-annotate --output-file constraints.txt >/dev/null && rm -f uv.lock
 
 clean: ## remove .venv and caches of the checkout (not the binaries)
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis

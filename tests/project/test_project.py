@@ -54,8 +54,8 @@ def test_compose_file_names_every_service_and_the_dockerfile_it_builds_from() ->
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     services = compose["services"]
     folders = {p.parent.name for p in ROOT.glob("services/*/pyproject.toml")}
-    built = {s["build"]["args"]["SERVICE"] for s in services.values() if "build" in s}
-    assert built == folders
+    built = {s["build"]["target"] for s in services.values() if "build" in s}
+    assert built == {f.replace("_", "-") for f in folders}
     assert set(services) == {f.replace("_", "-") for f in folders} | {"nats"}
     for service in services.values():
         if "build" in service:
@@ -63,13 +63,19 @@ def test_compose_file_names_every_service_and_the_dockerfile_it_builds_from() ->
             assert {"SHOAL_NATS_URL", "SHOAL_NATS_PASSWORD", "KUBECONFIG"} <= set(service["environment"])
 
 
-def test_dockerfile_is_well_formed() -> None:
+def test_dockerfile_has_an_image_for_every_service_and_none_runs_as_root() -> None:
     text = (ROOT / "deploy/docker/Dockerfile").read_text().replace("\\\n", " ")
     verbs = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    known = {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT"}
-    assert set(verbs) <= known
-    assert verbs[0] == "FROM"
-    assert "USER 10000:10000" in text, "not root"
+    assert set(verbs) <= {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT"}
+    below = {name: source for source, name in re.findall(r"^FROM (\S+) AS (\S+)", text, re.MULTILINE)}
+    folders = {p.parent.name.replace("_", "-") for p in ROOT.glob("services/*/pyproject.toml")}
+    assert folders | {"reservation", "nats"} <= set(below)
+    for name in folders | {"reservation"}:
+        while name in below and name != "runtime":
+            name = below[name]
+        assert name == "runtime", "every image rests on the stage that is not root"
+    runtime = text.partition(" AS runtime\n")[2].partition("FROM ")[0]
+    assert "USER 10000:10000" in runtime
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -15,8 +15,7 @@ from shoal_contracts.permissions import PUBLISH
 from shoal_local import binaries
 from shoal_local.bus import configuration
 from shoal_local.certs import Authority
-from shoal_local.process import started_at
-from shoal_local.standing import running
+from shoal_local.process import running, started_at
 from shoal_local.supervisor import SERVICES
 
 

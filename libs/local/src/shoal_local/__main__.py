@@ -1,4 +1,4 @@
-"""``python -m shoal_local binaries|demo|up|down``."""
+"""``python -m shoal_local binaries|demo|up|down|node-packages|node-images|node-up|node-down``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ import tempfile
 from pathlib import Path
 
 from shoal_local import binaries, demo, standing
+from shoal_local.node import docker, images, node, preflight
 from shoal_local.process import NotStarted
+
+COMMANDS = ("binaries", "demo", "up", "down", "node-packages", "node-images", "node-up", "node-down")
+
+
+def _packages() -> int:
+    wanted = preflight.packages() + preflight.packages(preflight.DOCKER)
+    if problem := preflight.install(wanted):
+        raise node.NotHere(problem)
+    print(f"installed: {', '.join(wanted)}" if wanted else "all packages are there")
+    if lacking := preflight.lacks():
+        raise node.NotHere("a real node can't run here; missing: " + "; ".join(lacking))
+    return 0
 
 
 def main() -> int:
     """Run one command; gives the exit status."""
     options = argparse.ArgumentParser(prog="shoal_local", description="Shoal on a local control plane")
-    options.add_argument("command", choices=("binaries", "demo", "up", "down"))
+    options.add_argument("command", choices=COMMANDS)
     # A terminated command cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
@@ -34,9 +47,18 @@ def main() -> int:
                 return status
             case "up":
                 return standing.up()
-            case _:
+            case "down":
                 return standing.down()
-    except (binaries.BuildFailed, NotStarted) as error:
+            case "node-packages":
+                return _packages()
+            case "node-images":
+                print(docker.suite(images.cache() / "dockerd.log"))
+            case "node-up":
+                node.up()
+            case _:
+                node.down()
+        return 0
+    except (binaries.BuildFailed, NotStarted, node.NotHere, images.NoImage) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -98,3 +98,8 @@ def started_at(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
+
+
+def running(noted: dict[str, list[str]]) -> dict[str, int]:
+    """Name -> pid of what was noted and still runs (a pid that another process has by now does not count)."""
+    return {name: int(pid) for name, (pid, since) in noted.items() if since and started_at(int(pid)) == since}

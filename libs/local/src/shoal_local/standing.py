@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from shoal_local import demo, nodes
-from shoal_local.process import started_at
+from shoal_local.process import running, started_at
 from shoal_local.suite import Suite
 from shoal_testkit.api import Api
 
@@ -21,11 +21,6 @@ def state_folder() -> Path:
     if chosen := os.environ.get("SHOAL_STATE_DIR"):
         return Path(chosen)
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "shoal"
-
-
-def running(noted: dict[str, list[str]]) -> dict[str, int]:
-    """Name -> pid of what was noted and still runs (a pid that another process has by now does not count)."""
-    return {name: int(pid) for name, (pid, since) in noted.items() if since and started_at(int(pid)) == since}
 
 
 def _noted() -> dict[str, list[str]]:

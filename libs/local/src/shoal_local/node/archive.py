@@ -16,21 +16,14 @@ SEARCH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def layer(out: Path, files: dict[str, Path | bytes]) -> Path:
-    """Write a layer of single files: path in the image -> a file, or its content. The same files give the same bytes."""
-    folders: set[str] = set()
+def layer(out: Path, files: dict[str, Path]) -> Path:
+    """Write a layer of programs: path in the image -> a file. The same files give the same bytes."""
     with tarfile.open(out, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, source in sorted(files.items()):
-            for parent in reversed(Path(name).parents[:-1]):
-                if str(parent) not in folders:
-                    folders.add(str(parent))
-                    entry = tarfile.TarInfo(str(parent))
-                    entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if str(parent) == "tmp" else 0o755
-                    tar.addfile(entry)
-            data = source if isinstance(source, bytes) else source.read_bytes()
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), 0o755 if isinstance(source, Path) else 0o644
-            tar.addfile(entry, io.BytesIO(data))
+            entry.size, entry.mode = source.stat().st_size, 0o755
+            with source.open("rb") as data:
+                tar.addfile(entry, data)
     return out
 
 

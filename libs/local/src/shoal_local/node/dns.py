@@ -71,12 +71,6 @@ def objects() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def start(plane: NodePlane) -> None:
-    """Make its objects."""
-    for found in objects():
-        plane.apply(found)
-
-
 def wait(plane: NodePlane) -> None:
     """Wait until a replica is ready. Raises NotStarted."""
     deadline = time.monotonic() + LIMIT

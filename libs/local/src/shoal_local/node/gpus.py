@@ -29,7 +29,8 @@ def device_ids(count: int) -> list[str]:
     return [f"GPU-{uuid.uuid5(_SPACE, str(number))}" for number in range(count)]
 
 
-def _bytes(message: Any) -> bytes:
+def encoded(message: Any) -> bytes:
+    """A message as it is sent."""
     return message.SerializeToString()
 
 
@@ -72,7 +73,7 @@ class Plugin:
 
         def unary(call: Any, request: str) -> grpc.RpcMethodHandler:
             return grpc.unary_unary_rpc_method_handler(
-                call, request_deserializer=MESSAGES[request].FromString, response_serializer=_bytes
+                call, request_deserializer=MESSAGES[request].FromString, response_serializer=encoded
             )
 
         return grpc.method_handlers_generic_handler(PLUGIN, {
@@ -80,7 +81,7 @@ class Plugin:
             "Allocate": unary(self.allocate, "AllocateRequest"),
             "ListAndWatch": grpc.unary_stream_rpc_method_handler(
                 self.watch, request_deserializer=MESSAGES["Empty"].FromString,
-                response_serializer=_bytes,
+                response_serializer=encoded,
             ),
         })  # fmt: skip
 
@@ -90,7 +91,7 @@ def register(folder: Path, endpoint: str, resource: str, limit: float = 5.0) -> 
     with grpc.insecure_channel(f"unix://{folder / 'kubelet.sock'}") as channel:
         call = channel.unary_unary(
             f"/{REGISTRATION}/Register",
-            request_serializer=_bytes, response_deserializer=MESSAGES["Empty"].FromString,
+            request_serializer=encoded, response_deserializer=MESSAGES["Empty"].FromString,
         )  # fmt: skip
         call(MESSAGES["RegisterRequest"](version=VERSION, endpoint=endpoint, resource_name=resource), timeout=limit)
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from shoal_local import binaries
 from shoal_local.node import archive, place
-from shoal_testkit import nats
 
-PACKAGES = ("python3", "python3-venv", "ca-certificates")
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 NOBODY = "65532:65532"
 Say = Callable[[str], None]
@@ -43,17 +42,17 @@ def kept(name: str, key: bytes, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def _single(name: str, program: Path, config: dict[str, Any], files: dict[str, Path | bytes] | None = None) -> Path:
-    """An image of one static program (and a few files), called like it."""
+def _single(name: str, program: Path, config: dict[str, Any]) -> Path:
+    """An image of one static program, called like it."""
 
     def make(out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
-            content = {program.name: program, **(files or {})}
-            archive.write(out, place.image(name), [archive.layer(Path(folder) / "layer.tar", content)], config)
+            layer = archive.layer(Path(folder) / "layer.tar", {program.name: program})
+            archive.write(out, place.image(name), [layer], config)
 
     with program.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").digest()
-    return kept(name, key + repr((config, files)).encode(), make)
+    return kept(name, key + repr(config).encode(), make)
 
 
 def _suite() -> str:
@@ -93,19 +92,11 @@ def base(say: Say = print) -> Path:
     )
 
 
-def nats_server() -> Path:
-    """The bus, of the same build that tests use."""
-    # /data and /tmp must be there to be mounted on, and to be written to by any user where nothing is mounted.
-    config = {"Entrypoint": ["/nats-server"], "User": NOBODY, "ExposedPorts": {"4222/tcp": {}}}
-    return _single("nats", Path(nats.binary()), config, {"data/.keep": b"", "tmp/.keep": b""})
-
-
 def basic(say: Say = print) -> list[Path]:
-    """What every node is given: pause, CoreDNS, NATS and a base with Python. Raises NoImage, BuildFailed."""
+    """What every node is given: pause, CoreDNS and a base with Python. Raises NoImage, BuildFailed."""
     tools = binaries.tools(say)
     return [
         _single("pause", tools["pause"], {"Entrypoint": ["/pause"], "User": NOBODY}),
         _single("coredns", tools["coredns"], {"Entrypoint": ["/coredns"]}),
-        nats_server(),
         base(say),
     ]

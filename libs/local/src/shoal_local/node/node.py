@@ -15,6 +15,10 @@ from shoal_local.node import dns, images, kubelet, network, place, preflight, ru
 from shoal_local.node.plane import NodePlane
 from shoal_local.process import Child, NotStarted
 
+RUNTIME_CLASS = {
+    "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia",
+}  # fmt: skip
+"""Where there are GPUs, NVIDIA's operator makes it: pods with a share of a GPU ask for it."""
 LOCK = Path("/run/lock/shoal-node.lock")
 Say = Callable[[str], None]
 
@@ -31,6 +35,17 @@ def check(say: Say = print) -> None:
     problems = [p for p in (preflight.install(wanted),) if p] or preflight.lacks()
     if problems:
         raise NotHere("a real node can't run here; missing: " + "; ".join(problems))
+
+
+def _lock() -> int:
+    """The file that says whose node it is, open and locked. Raises NotHere where another program has it."""
+    taken = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(taken)
+        raise NotHere("another program runs the real node of this machine") from error
+    return taken
 
 
 class RealNode:
@@ -51,6 +66,8 @@ class RealNode:
 
         def step(what: str) -> None:
             say(f"[{time.monotonic() - began:5.1f} s] {what}")
+            if self.pids:
+                teardown.note(self.pids)
 
         basic = images.basic(step)
         binaries.find_node(step)
@@ -61,12 +78,14 @@ class RealNode:
         step("containerd, etcd, kube-apiserver, controller-manager, kube-scheduler")
         loading = _Aside(lambda: self._runtime([*basic, *archives]))
         self.plane.start()
-        dns.start(self.plane)
+        for found in (RUNTIME_CLASS, *dns.objects()):
+            self.plane.apply(found)
         loading.wait()
         step("kubelet, kube-proxy, GPUs")
         kubelet.start(self.plane)
         command = [sys.executable, "-m", "shoal_local.node.gpus", f"--count={kubelet.GPUS}"]
         self._keep(Child("gpus", command, self._log("gpus"), detached=self._detached))
+        teardown.note(self.pids)
         kubelet.wait(self.plane, kubelet.GPUS)
         dns.wait(self.plane)
         step("Ready, and names resolve")
@@ -83,14 +102,7 @@ class RealNode:
         runtime.load(archives)
 
     def _take(self) -> None:
-        """One node a machine: whoever holds the lock has it. A detached one is known by its processes."""
-        self._lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise NotHere("another program runs the real node of this machine") from error
+        self._lock = _lock()
         if standing():
             self._give()
             raise NotHere("a real node is up already; `make node-down` ends it")
@@ -126,7 +138,7 @@ STANDING = place.ROOT / "stays"
 
 def standing() -> bool:
     """Whether a node that was started to stay is up."""
-    return STANDING.exists() and any("containerd" in p for p in teardown.leftovers() if p.startswith("process"))
+    return STANDING.exists() and any(p.endswith(": containerd") for p in teardown.leftovers())
 
 
 def up(say: Say = print) -> None:
@@ -146,12 +158,16 @@ def up(say: Say = print) -> None:
 
 def down(say: Say = print) -> None:
     """End the node that stays, and whatever one that was killed has left."""
+    lock = _lock()
     found = teardown.leftovers()
-    if any(p.startswith("process") and "containerd" in p for p in found):
+    if any(p.endswith(": containerd") for p in found):
+        # The kubelet first: it would start the containers again.
+        teardown.end(lambda name: name not in ("containerd", "containerd-shim", "container"))
         runtime.end_containers()
     teardown.clean()
     if left := teardown.leftovers():
         raise NotStarted("still there: " + "; ".join(left))
+    os.close(lock)
     say("the real node is gone" if found else "nothing was up")
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from shoal_local.node import network, place, preflight
+from shoal_local.process import running, started_at
 
 NAMESPACES = Path("/run/netns")
 MADE = "made-kubelet-folder"
 """A file of the node that says: the folder of device plugins was not there before."""
+NOTED = "pids.json"
 
 
 def _mounts() -> list[str]:
@@ -22,16 +26,32 @@ def _mounts() -> list[str]:
     return sorted((p for p in points if p.startswith(f"{place.ROOT}/")), key=len, reverse=True)
 
 
+def note(pids: dict[str, int]) -> None:
+    """Note the node's own processes: name -> pid."""
+    (place.ROOT / NOTED).write_text(json.dumps({name: [str(pid), started_at(pid)] for name, pid in pids.items()}))
+
+
 def _processes() -> dict[int, str]:
-    """Processes that were started from the node's folder or with its socket: pid -> command line."""
-    found = {}
+    """Processes of the node: pid -> name. Those that were noted, the shims of its containers, and what runs in its pods."""
+    try:
+        found = {pid: name for name, pid in running(json.loads((place.ROOT / NOTED).read_text())).items()}
+    except (OSError, ValueError):
+        found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            words = path.read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if str(place.ROOT) in command and int(path.parent.name) != os.getpid():
-            found[int(path.parent.name)] = command
+        if Path(words[0]).name.startswith("containerd-shim") and f"{place.ROOT}/containerd.sock" in words:
+            found[int(path.parent.name)] = "containerd-shim"
+    for group in _groups():
+        for name in ("cgroup.procs", "tasks"):
+            try:
+                found |= {int(pid): "container" for pid in (group / name).read_text().split()}
+                break
+            except OSError:
+                continue
+    found.pop(os.getpid(), None)
     return found
 
 
@@ -58,7 +78,7 @@ def _namespaces() -> list[Path]:
 
 def leftovers() -> list[str]:
     """What is still there of a node, in words; empty: nothing."""
-    found = [f"process {pid}: {command[:120]}" for pid, command in _processes().items()]
+    found = [f"process {pid}: {name}" for pid, name in _processes().items()]
     found += [f"mount {point}" for point in _mounts()]
     found += [f"namespace {path}" for path in _namespaces()]
     found += [f"rule {rule}" for rule in network.rules()]
@@ -77,21 +97,21 @@ def prepare() -> None:
     place.DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
 
 
-def _end(limit: float = 5.0) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _processes():
+def end(parts: Callable[[str], bool] = lambda _: True, limit: float = 10.0) -> None:
+    """End the node's processes whose name ``parts`` takes. All state is scratch: nothing is worth waiting for."""
+    deadline = time.monotonic() + limit
+    while (found := [pid for pid, name in _processes().items() if parts(name)]) and time.monotonic() < deadline:
+        for pid in found:
             try:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        deadline = time.monotonic() + limit
-        while _processes() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 def clean() -> None:
     """Take everything away that a node left. Its API server and bus have ended already, or are ended here."""
-    _end()
+    end()
     for point in _mounts():
         subprocess.run(["umount", "-l", point], capture_output=True, check=False)
     for path in _namespaces():
