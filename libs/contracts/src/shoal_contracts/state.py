@@ -155,6 +155,9 @@ class PodRecord(Message, frozen=True, kw_only=True, tag="pod.v1"):
     requests: Resources = {}
     """What the scheduler counts: max of init and running containers, sidecars, overhead. Without ``pods``."""
     container_requests: list[ContainerRequest] = []
+    """Of each container, if there are several."""
+    container: str = ""
+    """Name of the only container, if it may ask for extended resources."""
     share: GpuShare | None = None
     gpu_groups: list[str] = []
     """Groups of shared GPUs that the pod's labels name."""

@@ -86,6 +86,8 @@ class Cluster(Room):
         self._foreign: set[str] = set()
         self._memory_pods: set[str] = set()
         self._claiming: set[str] = set()
+        self._offered = 0
+        """The version of the extended resources that shapes know of."""
 
     @property
     def scheduler_name(self) -> str:
@@ -157,22 +159,26 @@ class Cluster(Room):
             case "nrt":
                 self.numa.remove(name)
             case _:
-                self.claims.remove(kind, namespace, name)
+                self._recount(self.claims.remove(kind, namespace, name))
                 self.volumes.pop((kind, namespace, name), None)
         self.changes += 1
 
     def _object(self, record: state.ObjectRecord) -> None:
-        if self.claims.put(record):
-            for name in list(self.nodes.columns):
-                gpus = float(self.claims.node_gpus(name))
-                if gpus != self.nodes.claim_gpus[self.nodes.columns[name]]:
-                    found = self.nodes.records[self.nodes.columns[name]]
-                    assert found is not None
-                    self._node(found)
+        nodes = self.claims.put(record)
+        if nodes is not None:
+            self._recount(nodes)
         elif record.type == "NodeResourceTopology":
             self.numa.put(record.name, msgspec.json.decode(record.body))
         else:
             self.volumes[record.type, record.namespace, record.name] = msgspec.json.decode(record.body)
+
+    def _recount(self, nodes: tuple[str, ...]) -> None:
+        """The slices of these nodes changed."""
+        for name in nodes:
+            column = self.nodes.columns.get(name, -1)
+            record = self.nodes.records[column] if column >= 0 else None
+            if record is not None and float(self.claims.slices.gpus(name)) != self.nodes.claim_gpus[column]:
+                self._node(record)
 
     # decisions that the API does not show yet
 
@@ -285,6 +291,8 @@ class Cluster(Room):
             request = self.nodes.vector(record.requests)
             quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
             found = self._shapes[key] = Shape(len(self._shapes), record, request, quota, gpus)
+            if extended := self.claims.extended.of(record.requests):
+                found.offer(extended)
         return found
 
     def _pod(self, record: state.PodRecord) -> None:
@@ -411,6 +419,11 @@ class Cluster(Room):
             self.by_node[pod.node_name].pop(pod.uid, None)
         if pod.node >= 0:
             self.charge(pod, pod.node, pod.status, -1)
+        if pod.shape.dynamic:
+            if column < 0:
+                self.claims.gone(pod.uid)
+            elif pod.status == RELEASING:
+                self.claims.keep(pod.uid)
         pod.node_name, pod.groups, pod.node = name, groups, column
         pod.accepted = NOTHING
         if name and USED[status]:
@@ -483,14 +496,14 @@ class Cluster(Room):
     def _node(self, record: state.NodeRecord) -> None:
         here = [self.pods[uid] for uid in self.by_node.get(record.name, {})]
         column = self.nodes.columns.get(record.name, -1)
-        if column >= 0 and self.nodes.same(record, self.claims.node_gpus(record.name)):
+        if column >= 0 and self.nodes.same(record, self.claims.slices.gpus(record.name)):
             self.nodes.records[column] = record
             return
         for pod in here:
             self._count(pod, -1.0)
             if pod.node >= 0 and pod.shape.claim_gpus:
                 self.claimed(pod, pod.node, -1)
-        column = self.nodes.put(record, float(self.claims.node_gpus(record.name)))
+        column = self.nodes.put(record, float(self.claims.slices.gpus(record.name)))
         for pod in sorted(here, key=lambda p: not gpu.is_reservation(p.record)):
             pod.node = column
             pod.accepted = self.accepted(pod, column)
@@ -557,6 +570,8 @@ class Cluster(Room):
         self.now = now
         for uid in self.deleting:
             self._settle(self.pods[uid])
+        if self._offered != self.claims.extended.version:
+            self._offer()
         for uid in list(self._claiming):
             record = self.pods[uid].record
             if self.pods[uid].shape.claim_gpus != self.claims.gpu_count(record):
@@ -574,6 +589,15 @@ class Cluster(Room):
                     if pod.status not in (RELEASING, STUCK):
                         running.setdefault(name, []).append(self.numa.written(name, pod.record))
             self.numa.open(running)
+
+    def _offer(self) -> None:
+        """Device classes offer other resources than before."""
+        self._offered = self.claims.extended.version
+        for shape in self._shapes.values():
+            shape.offer(self.claims.extended.of(shape.record.requests))
+        self.demands.clear()
+        for job in self.jobs.values():
+            job.signature_cache = None
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""

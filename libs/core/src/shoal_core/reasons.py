@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal_core.fairness.division import UNLIMITED
 from shoal_core.kernels.place import count_short
-from shoal_core.nodes import Bytes
+from shoal_core.nodes import Bytes, is_gpu
 from shoal_core.queues import NAMES, Queue
 from shoal_core.rows import Job, Pod, Vector
 from shoal_core.status import PENDING
@@ -79,6 +79,12 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
         rows = rows[rows != GPU]
     short = np.zeros(rows.shape[0], np.int64)
     count_short(nodes.idle, allowed, request, rows, short)
+    for resource, _ in shape.extended:
+        at = np.flatnonzero(rows == nodes.resources.number(resource))
+        if at.size and not is_gpu(resource):
+            # Nodes that don't count it may have devices for it.
+            counting = (allowed & (nodes.allocatable[rows[at[0]]] != 0.0)).astype(np.uint8)
+            count_short(nodes.idle, counting, request, rows[at], short[at[0] : at[0] + 1])
     for r, count in zip(rows, short, strict=True):
         if count:
             name = nodes.resources.values[int(r)]

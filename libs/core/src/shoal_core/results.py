@@ -27,6 +27,9 @@ class Placed(msgspec.Struct, frozen=True):
     """NUMA zones (by number) with what it takes of each."""
     claims: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     """(name of the pod's claim, allocation in the form of the resource.k8s.io API)."""
+    extended: Mapping[str, Any] | None = None
+    """Devices for extended resources that the node does not count: the claim to be made, as ``allocation``,
+    ``deviceRequests`` (both in the form of the API) and ``containerMappings``."""
 
 
 class Gang(msgspec.Struct, frozen=True):

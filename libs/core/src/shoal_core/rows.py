@@ -46,8 +46,8 @@ class Shape:
     """What pods that are equal to the scheduler have in common."""
 
     __slots__ = (
-        "claim_gpus", "cpu_only", "devices", "dynamic", "figures", "fraction", "gpus", "kind", "legacy_mig", "memory",
-        "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
+        "claim_gpus", "claiming", "cpu_only", "devices", "dynamic", "extended", "figures", "fraction", "gpus", "kind",
+        "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
     )  # fmt: skip
 
     def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
@@ -80,10 +80,19 @@ class Shape:
         self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
         self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
         """The request, as far as it asks for anything."""
-        affinity = record.affinity
+        self.extended: tuple[tuple[str, int], ...] = ()
+        """(extended resource that a device class offers, amount): nodes that don't count it may have devices for it."""
+        self.offer(())
+
+    def offer(self, extended: tuple[tuple[str, int], ...]) -> None:
+        """Say which of its resources device classes offer."""
+        record, affinity = self.record, self.record.affinity
+        self.extended = extended
+        self.claiming = bool(record.claims or extended)
+        """It may use devices of claims, its own or such as are made for extended resources."""
         self.dynamic = bool(
-            record.host_ports
-            or record.claims
+            self.claiming
+            or record.host_ports
             or record.volumes
             or (affinity and (affinity.pod_required or affinity.anti_required))
         )

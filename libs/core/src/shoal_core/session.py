@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal_core.cluster import Cluster
 from shoal_core.nodes import Saved
+from shoal_core.placement.claim import Token
 from shoal_core.results import CycleResult, Eviction, Gang, Placed
 from shoal_core.rows import NOTHING, Pod, Vector, set_status
 from shoal_core.settings import Settings
@@ -33,7 +34,7 @@ class Change:
         self.column = -1
         self.slots: Saved | None = None
         self.slots_at = -1
-        self.claims: object = None
+        self.claims: Token | None = None
 
 
 def _times(vector: Vector, count: int) -> Vector:
@@ -106,8 +107,8 @@ class Session:
         cluster.charge(pod, pod.node, pod.status, -1)
         cluster.charge(pod, pod.node, RELEASING, 1)
         self._queue(pod, pod.accepted, -1.0)
-        if pod.shape.dynamic and pod.record.claims:
-            change.claims = cluster.claims.release(pod.record)
+        if pod.shape.dynamic and pod.shape.claiming:
+            change.claims = cluster.claims.release(pod.record, leaves=pod.status != PIPELINED)
         if pod.zones and self.numa:
             cluster.numa.charge(self.nodes.name(pod.node), pod.zones, -1.0)
         set_status(pod, RELEASING)
@@ -158,9 +159,10 @@ class Session:
             pod.away = (*pod.away, (pod.node, pod.groups, RELEASING))
         status = PIPELINED if later else ALLOCATED
         pod.groups = groups
-        if pod.shape.dynamic and pod.record.claims:
+        if pod.shape.dynamic and pod.shape.claiming:
             record = self.nodes.records[column]
-            change.claims = cluster.claims.allocate(pod.record, self.nodes.name(column), record.labels if record else {})
+            assert record is not None
+            change.claims = cluster.claims.allocate(pod.record, pod.shape.extended, record)
         cluster.charge(pod, column, status, 1)
         pod.node = column
         pod.accepted = cluster.accepted(pod, column) if pod.shape.memory else pod.shape.vector
@@ -293,14 +295,17 @@ class Session:
 
     def _entry(self, pod: Pod) -> Placed:
         record, shape = pod.record, pod.shape
-        claims = self.cluster.claims.allocations(record) if shape.dynamic and record.claims else ()
+        claims, extended = (), None
+        if shape.dynamic and shape.claiming:
+            claims = self.cluster.claims.allocations(record)
+            extended = self.cluster.claims.for_extended(record.uid)
         portion = memory = 0
         if shape.shared:
             memory = self.cluster.memory_on(shape, pod.node)
             portion = pod.accepted[2] / shape.devices if shape.devices else 0.0
         return Placed(
             record.uid, record.namespace, record.name, self.nodes.name(pod.node), pod.groups, float(portion), int(memory),
-            pod.zones, claims,
+            pod.zones, claims, extended,
         )  # fmt: skip
 
     def commit_victims(self, evictions: dict[str, Eviction]) -> None:
@@ -357,8 +362,8 @@ class Session:
             cluster.charge(pod, pod.node, pod.status, -1, slots=False)
             if pod.status == PIPELINED:
                 self._queue(pod, pod.accepted, -1.0)
-            if pod.record.claims:
-                cluster.claims.release(pod.record)
+            if pod.shape.claiming:
+                cluster.claims.release(pod.record, leaves=False)
             pod.zones = ()
             runs = bool(pod.away and pod.node_name)
             for at, _, how in pod.away[1 if runs else 0 :]:
@@ -458,6 +463,9 @@ class Session:
         cluster.assumed.pop(pod.uid, None)
         cluster.going.discard(pod.uid)
         cluster.avoiding.discard(pod.uid)
+        if pod.shape.claiming:
+            cluster.claims.release(pod.record, leaves=False)
+            cluster.claims.gone(pod.uid)
         pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
         set_status(pod, PENDING)
         if queue is not None:

@@ -110,10 +110,13 @@ def pod(found: objects.Pod) -> state.PodRecord:
     error = ""
     requests: dict[str, float] = {}
     each: list[state.ContainerRequest] = []
+    only = ""
     try:
         requests = pod_requests(spec)
         if len(spec.containers) > 1 or spec.init_containers:
             each = _container_requests(spec)
+        elif spec.containers and any("/" in resource for resource in requests):
+            only = spec.containers[0].name
     except BadQuantity as problem:
         error = f"spec.{problem}"
     shared, wrong = gpu.request(notes, spec)
@@ -144,6 +147,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
         priority_class=spec.priority_class_name,
         requests=requests,
         container_requests=each,
+        container=only,
         share=shared,
         gpu_groups=gpu.groups_of(tags),
         error=error or wrong,

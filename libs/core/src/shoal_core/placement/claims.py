@@ -7,47 +7,29 @@ from typing import Any
 
 import msgspec
 
-from shoal_contracts.state import ObjectRecord, PodRecord, Requirement
-from shoal_core.placement.feasible import matches
+from shoal_contracts.state import NodeRecord, ObjectRecord, PodRecord
+from shoal_core.placement.choose import search
+from shoal_core.placement.claim import (
+    EXTENDED,
+    Asked,
+    Claim,
+    Held,
+    Key,
+    Results,
+    Token,
+    allocation,
+    claim_for,
+    owner_of,
+    status,
+)
+from shoal_core.placement.extended import Extended
 from shoal_core.placement.selectors import BadSelector, Device, Selectors
+from shoal_core.placement.slices import Slices, is_gpu, selected
 
-Key = tuple[str, str]
 MOST_CONSUMERS = 256
 MOST_DEVICES = 32
-MOST_STEPS = 100_000
 MOST = 2**63 - 1
 CLAIM, SLICE, CLASS = "ResourceClaim", "ResourceSlice", "DeviceClass"
-EXTENDED = "resource.kubernetes.io/extended-resource-claim"
-
-
-class Claim:
-    """A claim as the session sees it."""
-
-    __slots__ = ("body", "consumers", "labels", "requests", "results", "selector")
-
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        self.body = body
-        meta = body.get("metadata") or {}
-        self.labels: dict[str, str] = {**(meta.get("labels") or {})}
-        if (meta.get("annotations") or {}).get(EXTENDED) == "true":
-            self.labels[EXTENDED] = "true"
-        self.requests: list[dict[str, Any]] = list(((body.get("spec") or {}).get("devices") or {}).get("requests") or [])
-        status = body.get("status") or {}
-        self.consumers: tuple[str, ...] = tuple(str(c.get("uid") or c.get("name")) for c in status.get("reservedFor") or ())
-        found = status.get("allocation")
-        self.results: tuple[tuple[str, Device], ...] | None = None
-        self.selector: Any = None
-        if found:
-            self.results = tuple(
-                (str(r.get("request")), (str(r.get("driver")), str(r.get("pool")), str(r.get("device"))))
-                for r in (found.get("devices") or {}).get("results") or ()
-            )
-            self.selector = found.get("nodeSelector")
-
-
-def is_gpu(name: str) -> bool:
-    """A class or driver of GPUs, by its name."""
-    return "gpu" in name.lower()
 
 
 class Claims:
@@ -55,40 +37,80 @@ class Claims:
 
     def __init__(self, queue_label: str = "kai.scheduler/queue") -> None:
         self._queue_label = queue_label
+        self.slices = Slices()
+        self.extended = Extended()
         self._claims: dict[Key, Claim] = {}
         self._classes: dict[str, dict[str, Any]] = {}
-        self._slices: dict[str, dict[str, Any]] = {}
         self._selectors = Selectors()
+        self._used: dict[Device, int] = {}
+        """How many claims each device is allocated to."""
+        self._own: dict[str, Claim] = {}
+        """Pod -> the claim for its extended resources that was decided and does not exist as an object yet."""
+        self._made: dict[str, Key] = {}
+        """Pod -> the object for its extended resources."""
+        self._leaving: dict[str, tuple[tuple[Device, ...], Token]] = {}
+        """Pods that have to go -> the devices that they use until then, and how it was before."""
         self._references: dict[tuple[str, Device], int] = {}
-        self._remembered: dict[tuple[str, Key], tuple[tuple[tuple[str, Device], ...], Any]] = {}
+        self._remembered: dict[tuple[str, Key], tuple[Results, Any]] = {}
         self._counted: dict[str, tuple[str, tuple[Device, ...]]] = {}
         """Pod -> (node, GPU devices) for which it was charged."""
 
-    def put(self, record: ObjectRecord) -> bool:
-        """Take in an object; False if it is of another kind."""
+    def put(self, record: ObjectRecord) -> tuple[str, ...] | None:
+        """Take in an object: the nodes whose own devices may have changed; None if it is of another kind."""
         if record.type not in (CLAIM, SLICE, CLASS):
-            return False
+            return None
         body = msgspec.json.decode(record.body)
-        if record.type == CLAIM:
-            claim = self._claims[record.namespace, record.name] = Claim(body)
-            if claim.results is not None:
-                for uid in claim.consumers:
-                    self._remembered[uid, (record.namespace, record.name)] = (claim.results, claim.selector)
-        elif record.type == SLICE:
-            self._slices[record.name] = body.get("spec") or {}
+        if record.type == SLICE:
             self._selectors.forget()
-        else:
+            return self.slices.put(record.name, body.get("spec") or {})
+        if record.type == CLASS:
             self._classes[record.name] = body.get("spec") or {}
-        return True
+            self.extended.put(record.name, body)
+            return ()
+        key = (record.namespace, record.name)
+        claim = self._claims.get(key)
+        if claim is None:
+            claim = self._claims[key] = Claim(body)
+        else:
+            claim.read(body)
+        results, selector, consumers = status(body)
+        if consumers and all(uid in self._leaving for uid in consumers):
+            # Whom it is reserved for has to go: its devices are known to be in use until then.
+            return ()
+        claim.consumers = consumers
+        self._give(claim, results, selector)
+        if results is not None:
+            for uid in consumers:
+                self._remembered[uid, key] = (results, selector)
+        if EXTENDED in claim.labels and (owner := owner_of(body, consumers)):
+            self._made[owner] = key
+            if results is not None and (decided := self._own.pop(owner, None)):
+                self._give(decided, None, None)
+        return ()
 
-    def remove(self, type: str, namespace: str, name: str) -> None:
-        """An object that is gone."""
-        if type == CLAIM:
-            self._claims.pop((namespace, name), None)
-        elif type == SLICE:
-            self._slices.pop(name, None)
-        elif type == CLASS:
-            self._classes.pop(name, None)
+    def remove(self, kind: str, namespace: str, name: str) -> tuple[str, ...]:
+        """An object that is gone, ``kind`` as in the state plane's subjects; the nodes whose own devices changed."""
+        if kind == "slice":
+            return self.slices.remove(name)
+        if kind == "deviceclass" and self._classes.pop(name, None) is not None:
+            self.extended.remove(name)
+        elif kind == "claim" and (claim := self._claims.pop((namespace, name), None)) is not None:
+            self._give(claim, None, None)
+            for uid in [uid for uid, key in self._made.items() if key == (namespace, name)]:
+                del self._made[uid]
+        return ()
+
+    def _give(self, claim: Claim, results: Results | None, selector: Any) -> None:
+        """The claim has these devices from now on, and no others."""
+        for device in claim.devices:
+            left = self._used[device] - 1
+            if left:
+                self._used[device] = left
+            else:
+                del self._used[device]
+        claim.results, claim.selector = results, selector
+        for device in claim.devices:
+            self._used[device] = self._used.get(device, 0) + 1
 
     # what pods ask for, what nodes have
 
@@ -115,14 +137,6 @@ class Claims:
             return 1
         count = exact.get("count")
         return min(int(count), MOST) if isinstance(count, int) and count > 0 else 1
-
-    def node_gpus(self, node: str) -> int:
-        """Devices of GPU drivers in the slices of the node."""
-        return sum(
-            len(s.get("devices") or ())
-            for s in self._slices.values()
-            if s.get("nodeName") == node and is_gpu(str(s.get("driver", "")))
-        )
 
     # may it run
 
@@ -162,70 +176,67 @@ class Claims:
         given = [*(own.get("selectors") or ()), *(exact.get("selectors") or ())]
         return [str((s.get("cel") or {}).get("expression", "")) for s in given]
 
-    def unfit(self, pod: PodRecord, node: str, labels: Mapping[str, str]) -> str:
-        """Why the claims can't be met on this node now; empty if they can."""
-        taken = self._taken()
+    def unfit(self, pod: PodRecord, asked: Asked, node: NodeRecord) -> tuple[str, bool]:
+        """(why the claims and the extended resources ``asked`` for can't be met on this node, empty if they can; whether
+        the pod has to wait there for devices of pods that have to go)."""
+        why = self._unfit(pod, asked, node, self._going(pod))
+        if why and self._leaving and not self._unfit(pod, asked, node, set()):
+            return "", True
+        return why, False
+
+    def _unfit(self, pod: PodRecord, asked: Asked, node: NodeRecord, taken: set[Device]) -> str:
         for _, key, claim in self._of(pod):
             if claim is None:
                 return f"resource claim {key[0]}/{key[1]} does not exist"
             if claim.results is not None:
-                if not _selected(claim.selector, node, labels):
+                if not selected(claim.selector, node.name, node.labels):
                     return f"node(s) don't reach the devices of claim {key[1]}"
                 continue
-            kept = self._kept(pod, key, taken, node, labels)
+            kept = self._kept(pod, key, taken, node)
             try:
-                found = kept[0] if kept else self._solve(claim, node, labels, taken)
+                found = kept[0] if kept else self._solve(claim, node, taken)
             except BadSelector as error:
                 return f"node(s) cannot allocate claim {key[1]}: {error}"
             if found is None:
                 return f"node(s) lack free devices for claim {key[1]}"
-            taken |= {device for _, device in found}
+            taken = taken | {device for _, device in found}
+        if asked and (wanted := self.extended.wanted(pod, asked, node.allocatable)):
+            names = ", ".join(resource for resource, _ in asked if not node.allocatable.get(resource))
+            try:
+                if self._solve(claim_for(wanted), node, taken, self._mine(pod)) is None:
+                    return f"node(s) lack free devices for {names}"
+            except BadSelector as error:
+                return f"node(s) cannot allocate devices for {names}: {error}"
         return ""
 
-    def _taken(self) -> set[Device]:
-        return {device for claim in self._claims.values() for _, device in claim.results or ()}
+    def _going(self, pod: PodRecord) -> set[Device]:
+        """Devices that others use which have to go."""
+        return {d for uid, (devices, _) in self._leaving.items() if uid != pod.uid for d in devices}
 
-    def _kept(
-        self, pod: PodRecord, key: Key, taken: set[Device], node: str, labels: Mapping[str, str]
-    ) -> tuple[tuple[tuple[str, Device], ...], Any] | None:
+    def _mine(self, pod: PodRecord) -> frozenset[Device]:
+        """Devices that an earlier try to start the pod took for it."""
+        key = self._made.get(pod.uid)
+        return frozenset(self._claims[key].devices) if key in self._claims else frozenset()
+
+    def _kept(self, pod: PodRecord, key: Key, taken: set[Device], node: NodeRecord) -> tuple[Results, Any] | None:
         """What the pod had of the claim before, if it is still free and reachable."""
         found = self._remembered.get((pod.uid, key))
-        if found is None or any(d in taken for _, d in found[0]) or not _selected(found[1], node, labels):
+        if (
+            found is None
+            or any(d in taken or d in self._used for _, d in found[0])
+            or not selected(found[1], node.name, node.labels)
+        ):
             return None
         return found
 
-    def _devices(self, node: str, labels: Mapping[str, str]) -> list[tuple[Device, Mapping[str, Any], bool]]:
-        """(device, its body, whether it is of this node alone) of all complete pools that the node reaches."""
-        pools: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for name in sorted(self._slices):
-            spec = self._slices[name]
-            pool = spec.get("pool") or {}
-            pools.setdefault((str(spec.get("driver")), str(pool.get("name"))), []).append(spec)
-        found: list[tuple[Device, Mapping[str, Any], bool]] = []
-        for (driver, pool), specs in sorted(pools.items()):
-            newest = max(int((s.get("pool") or {}).get("generation") or 0) for s in specs)
-            current = [s for s in specs if int((s.get("pool") or {}).get("generation") or 0) == newest]
-            if len(current) < int((current[0].get("pool") or {}).get("resourceSliceCount") or 1):
-                continue
-            for spec in current:
-                local = spec.get("nodeName") == node
-                if not (
-                    local
-                    or spec.get("allNodes")
-                    or (spec.get("nodeSelector") and _selected(spec["nodeSelector"], node, labels))
-                ):
-                    continue
-                for device in spec.get("devices") or ():
-                    if device.get("consumesCounters"):
-                        continue
-                    found.append(((driver, pool, str(device.get("name"))), device, local))
-        return found
-
     def _solve(
-        self, claim: Claim, node: str, labels: Mapping[str, str], taken: set[Device]
-    ) -> tuple[tuple[str, Device], ...] | None:
-        """Devices for every request of the claim, the first that fit; None if there are none. Raises BadSelector."""
-        there = self._devices(node, labels)
+        self, claim: Claim, node: NodeRecord, taken: set[Device], own: frozenset[Device] = frozenset()
+    ) -> Results | None:
+        """Devices for every request of the claim, the first that fit; None if there are none. Raises BadSelector.
+
+        Neither those in use nor ``taken`` are free, except ``own``.
+        """
+        there = self.slices.devices(node.name, node.labels)
         wanted: list[tuple[str, list[int]]] = []
         for request in claim.requests:
             exact, name = request.get("exactly") or {}, str(request.get("name"))
@@ -237,7 +248,7 @@ class Claims:
             ]
             if exact.get("adminAccess"):
                 return None
-            free = [i for i in meant if there[i][0] not in taken]
+            free = [i for i in meant if (d := there[i][0]) in own or (d not in taken and d not in self._used)]
             if exact.get("allocationMode") != "All":
                 wanted += [(name, free)] * min(self._number(exact), MOST_DEVICES + 1)
             elif len(free) == len(meant) > 0:
@@ -247,94 +258,162 @@ class Claims:
         if len(wanted) > MOST_DEVICES:
             return None
         alike: list[Mapping[str, Any]] = [*(((claim.body.get("spec") or {}).get("devices") or {}).get("constraints") or [])]
-        return _search(wanted, there, alike)
+        return search(wanted, there, alike)
 
     def _solved(
-        self, claim: Claim, node: str, labels: Mapping[str, str], taken: set[Device]
-    ) -> tuple[tuple[str, Device], ...] | None:
+        self, claim: Claim, node: NodeRecord, going: set[Device], own: frozenset[Device] = frozenset()
+    ) -> Results | None:
+        """Free devices, or else such as the pods that have to go leave."""
         try:
-            return self._solve(claim, node, labels, taken)
+            return self._solve(claim, node, going, own) or (self._solve(claim, node, set(), own) if going else None)
         except BadSelector:
             return None
 
     # who holds what
 
-    def _state(self, pod: PodRecord) -> tuple[Any, ...]:
-        return tuple(
-            (key, claim.results, claim.selector, claim.consumers, self._remembered.get((pod.uid, key)), pod.uid)
-            for _, key, claim in self._of(pod)
-            if claim is not None
-        )
+    def _all(self, pod: PodRecord) -> Iterator[tuple[Key, Claim]]:
+        """Its claims that exist, with that for its extended resources."""
+        for _, key, claim in self._of(pod):
+            if claim is not None:
+                yield key, claim
+        made = self._made.get(pod.uid)
+        if made is not None and made in self._claims:
+            yield made, self._claims[made]
 
-    def allocate(self, pod: PodRecord, node: str, labels: Mapping[str, str]) -> object:
-        """The pod gets its place on the node: its claims are met and reserved for it."""
+    def _state(self, pod: PodRecord) -> Token:
+        uid, own = pod.uid, self._own.get(pod.uid)
+        claims = tuple(
+            Held(claim, claim.results, claim.selector, claim.consumers, key, self._remembered.get((uid, key)))
+            for key, claim in self._all(pod)
+        )
+        return Token(uid, claims, (own, own.results, own.selector) if own else None, self._leaving.get(uid))
+
+    def allocate(self, pod: PodRecord, asked: Asked, node: NodeRecord) -> Token:
+        """The pod gets its place on the node: its claims are met and reserved for it, and what is ``asked`` for of
+        extended resources that the node does not count itself. Returns what ``undo`` needs."""
         token = self._state(pod)
-        taken = self._taken()
+        going = self._going(pod) if self._leaving else set()
         for _, key, claim in self._of(pod):
             if claim is None:
                 continue
             if pod.uid not in claim.consumers:
                 claim.consumers = (*claim.consumers, pod.uid)
             if claim.results is None:
-                kept = self._kept(pod, key, taken, node, labels)
+                kept = self._kept(pod, key, going, node)
                 if kept:
-                    claim.results, claim.selector = kept
-                elif found := self._solved(claim, node, labels, taken):
-                    local = any(s.get("nodeName") == node for s in self._slices.values())
-                    claim.results = found
-                    claim.selector = (
-                        {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]}
-                        if local
-                        else None
-                    )
-                taken |= {device for _, device in claim.results or ()}
+                    self._give(claim, *kept)
+                elif found := self._solved(claim, node, going):
+                    self._give(claim, found, self._selector(found, node))
             if claim.results is not None:
                 self._remembered[pod.uid, key] = (claim.results, claim.selector)
+        if asked and (wanted := self.extended.wanted(pod, asked, node.allocatable)):
+            claim, mine = claim_for(wanted), self._mine(pod)
+            if found := self._solved(claim, node, going, mine):
+                if mine:
+                    self._give(self._claims[self._made[pod.uid]], None, None)
+                claim.consumers = (pod.uid,)
+                self._own[pod.uid] = claim
+                self._give(claim, found, self._selector(found, node))
         return token
 
-    def release(self, pod: PodRecord) -> object:
-        """The pod leaves: what nobody else holds is free."""
-        token = self._state(pod)
-        for _, _, claim in self._of(pod):
-            if claim is not None:
-                claim.consumers = tuple(uid for uid in claim.consumers if uid != pod.uid)
-                if not claim.consumers:
-                    claim.results = claim.selector = None
+    def _selector(self, found: Results, node: NodeRecord) -> Any:
+        """The nodes that reach these devices: this one alone if one of them is its own."""
+        given = {device for _, device in found}
+        if not any(local for device, _, local in self.slices.devices(node.name, node.labels) if device in given):
+            return None
+        field = {"key": "metadata.name", "operator": "In", "values": [node.name]}
+        return {"nodeSelectorTerms": [{"matchFields": [field]}]}
+
+    def release(self, pod: PodRecord, *, leaves: bool) -> Token:
+        """The pod gives up what nobody else holds: at once, or when it ``leaves`` its node. Returns what ``undo`` needs."""
+        token, freed = self._state(pod), list[Device]()
+        for _, claim in self._all(pod):
+            claim.consumers = tuple(uid for uid in claim.consumers if uid != pod.uid)
+            if not claim.consumers:
+                freed += claim.devices
+                self._give(claim, None, None)
+        if own := self._own.pop(pod.uid, None):
+            freed += own.devices
+            self._give(own, None, None)
+        if leaves and freed:
+            self._leaving[pod.uid] = (tuple(freed), token)
         return token
 
-    def undo(self, token: object) -> None:
+    def undo(self, token: Token) -> None:
         """Back to what was before."""
-        assert isinstance(token, tuple)
-        for key, results, selector, consumers, remembered, uid in token:
-            claim = self._claims[key]
-            claim.results, claim.selector, claim.consumers = results, selector, consumers
+        uid, claims, own, leaving = token
+        for claim, results, selector, consumers, key, remembered in claims:
+            claim.consumers = consumers
+            self._give(claim, results, selector)
             if remembered is None:
                 self._remembered.pop((uid, key), None)
             else:
                 self._remembered[uid, key] = remembered
+        if now := self._own.pop(uid, None):
+            self._give(now, None, None)
+        if own is not None:
+            self._own[uid] = own[0]
+            self._give(*own)
+        if leaving is None:
+            self._leaving.pop(uid, None)
+        else:
+            self._leaving[uid] = leaving
+
+    def stays(self, uid: str) -> bool:
+        """Whether a pod that had to go could have its devices back."""
+        found = self._leaving.get(uid)
+        return found is None or not any(d in self._used for d in found[0])
+
+    def keep(self, uid: str) -> None:
+        """A pod that had to go stays after all."""
+        if found := self._leaving.get(uid):
+            self.undo(found[1])
+
+    def gone(self, uid: str) -> None:
+        """The pod is on no node any more: what was decided for it is void."""
+        self._leaving.pop(uid, None)
+        if own := self._own.pop(uid, None):
+            self._give(own, None, None)
 
     def allocations(self, pod: PodRecord) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """(name of the pod's claim, allocation as in the API) for the binding."""
-        found: list[tuple[str, Mapping[str, Any]]] = []
-        for name, _, claim in self._of(pod):
-            if claim is not None and claim.results is not None:
-                results = [{"request": r, "driver": d, "pool": p, "device": x} for r, (d, p, x) in claim.results]
-                body: dict[str, Any] = {"devices": {"results": results}}
-                if claim.selector:
-                    body["nodeSelector"] = claim.selector
-                found.append((name, body))
-        return tuple(found)
+        return tuple(
+            (name, allocation(claim)) for name, _, claim in self._of(pod) if claim is not None and claim.results is not None
+        )
+
+    def for_extended(self, uid: str) -> Mapping[str, Any] | None:
+        """What the pod's extended resources got, for the binding: ``allocation`` and ``deviceRequests`` as in the API, and
+        ``containerMappings``; None if no device was chosen."""
+        claim = self._own.get(uid)
+        if claim is None:
+            return None
+        return {
+            "allocation": allocation(claim), "deviceRequests": claim.requests, "containerMappings": list(claim.mappings),
+        }  # fmt: skip
+
+    def made_for(self, uid: str, namespace: str) -> ObjectRecord | None:
+        """The object that a binder would make for the pod's extended resources. For tools and tests."""
+        claim = self._own.get(uid)
+        if claim is None:
+            return None
+        name = f"{uid}-extended-resources"
+        meta = {
+            "name": name, "namespace": namespace, "annotations": {EXTENDED: "true"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid, "controller": True}],
+        }  # fmt: skip
+        shown = {"allocation": allocation(claim), "reservedFor": [{"resource": "pods", "name": uid, "uid": uid}]}
+        body = {"metadata": meta, "spec": {"devices": {"requests": claim.requests}}, "status": shown}
+        return ObjectRecord(type=CLAIM, namespace=namespace, name=name, body=msgspec.Raw(msgspec.json.encode(body)))
 
     def record(self, record: ObjectRecord) -> ObjectRecord:
         """The claim's object with what is allocated and reserved now. For tools and tests."""
         claim = self._claims[record.namespace, record.name]
-        status: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
         if claim.results is not None:
-            results = [{"request": r, "driver": d, "pool": p, "device": x} for r, (d, p, x) in claim.results]
-            status["allocation"] = {"devices": {"results": results}, "nodeSelector": claim.selector}
+            shown["allocation"] = allocation(claim)
         if claim.consumers:
-            status["reservedFor"] = [{"resource": "pods", "name": uid, "uid": uid} for uid in claim.consumers]
-        body = {**claim.body, "status": status}
+            shown["reservedFor"] = [{"resource": "pods", "name": uid, "uid": uid} for uid in claim.consumers]
+        body = {**claim.body, "status": shown}
         return ObjectRecord(
             type=CLAIM, namespace=record.namespace, name=record.name, body=msgspec.Raw(msgspec.json.encode(body))
         )
@@ -378,73 +457,3 @@ class Claims:
                 if is_gpu(d[0]) and self._references.get((node, d), 0) > 0
             )
         )
-
-
-def _selected(selector: Any, node: str, labels: Mapping[str, str]) -> bool:
-    if not selector:
-        return True
-    own = {"metadata.name": node}
-
-    def met(found: Mapping[str, Any], by: Mapping[str, str]) -> bool:
-        values = [str(v) for v in found.get("values") or ()]
-        return matches(Requirement(key=str(found.get("key")), operator=str(found.get("operator")), values=values), by)
-
-    return any(
-        all(met(e, labels) for e in term.get("matchExpressions") or ())
-        and all(met(f, own) for f in term.get("matchFields") or ())
-        for term in selector.get("nodeSelectorTerms") or ()
-    )
-
-
-def _search(
-    wanted: list[tuple[str, list[int]]],
-    there: list[tuple[Device, Mapping[str, Any], bool]],
-    alike: list[Mapping[str, Any]],
-) -> tuple[tuple[str, Device], ...] | None:
-    """Depth first, in order, with backtracking: each of ``wanted`` gets one of its devices, all of them different."""
-    steps = 0
-    chosen: list[int] = []
-
-    def good() -> bool:
-        for rule in alike:
-            attribute, names = rule.get("matchAttribute"), rule.get("requests") or ()
-            values = [
-                _value(there[c], str(attribute))
-                for c, (name, _) in zip(chosen, wanted, strict=False)
-                if not names or name in names
-            ]
-            if attribute is None or None in values or any(v != values[0] for v in values):
-                return False
-        return True
-
-    def deeper() -> bool:
-        nonlocal steps
-        at = len(chosen)
-        if at == len(wanted):
-            return True
-        name, meant = wanted[at]
-        # Devices of one request are interchangeable: they are taken in order.
-        after = chosen[-1] if at and wanted[at - 1][0] == name else -1
-        for i in meant:
-            if i <= after or i in chosen:
-                continue
-            steps += 1
-            if steps > MOST_STEPS:
-                return False
-            chosen.append(i)
-            if good() and deeper():
-                return True
-            chosen.pop()
-        return False
-
-    if not deeper():
-        return None
-    return tuple((name, there[c][0]) for c, (name, _) in zip(chosen, wanted, strict=True))
-
-
-def _value(found: tuple[Device, Mapping[str, Any], bool], attribute: str) -> Any:
-    """The attribute of a device; names without a domain are those of its driver."""
-    given = found[1].get("attributes") or {}
-    domain, _, own = attribute.rpartition("/")
-    value = given.get(attribute)
-    return given.get(own) if value is None and domain == found[0][0] else value

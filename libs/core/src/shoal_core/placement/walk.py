@@ -14,6 +14,7 @@ from shoal_core.kernels.place import NEITHER, PACK, SPREAD, place_run
 from shoal_core.kernels.shared import place_shared, place_shared_run
 from shoal_core.nodes import Bytes, Floats, Ints
 from shoal_core.placement.dynamic import Dynamic
+from shoal_core.placement.offers import Offers
 from shoal_core.placement.topology import Topology
 from shoal_core.queues import Queue
 from shoal_core.rows import MIG, Job, Pod, Shape, Vector, total_request
@@ -43,6 +44,7 @@ class Walk:
         plugins, settings = session.plugins, session.settings
         self.topology = Topology(session)
         self.dynamic = Dynamic(session)
+        self.offers = Offers(session)
         self.failure: Failure | None = None
         self.plain = not session.numa and not session.cluster.avoiding
         """Whether no pod keeps another from a node by more than what it uses."""
@@ -172,7 +174,12 @@ class Walk:
         found = self._too_big.get(shape.number)
         if found is None:
             largest = self.session.nodes.largest()
-            found = bool((shape.request > largest[: shape.request.shape[0]]).any()) or shape.request.shape[0] > largest.shape[0]
+            if shape.extended:
+                found = self.offers.too_big(shape, largest)
+            else:
+                found = (
+                    bool((shape.request > largest[: shape.request.shape[0]]).any()) or shape.request.shape[0] > largest.shape[0]
+                )
             self._too_big[shape.number] = found
         return found
 
@@ -272,7 +279,9 @@ class Walk:
             allowed = allowed & self.dynamic.mask(pod)[0]
         if shape.memory and self._gate:
             allowed = allowed & self._within_queue(job, pod)
-        claims = self._claims and bool(pod.record.claims)
+        claims = self._claims and shape.claiming
+        if claims and shape.extended:
+            allowed = allowed & self.offers.mask(shape)
         owned = False
         while True:
             column, waits, slots = self._choose(pod, among, allowed, extra, later)
@@ -280,7 +289,10 @@ class Walk:
                 return False
             name = nodes.name(column)
             record = nodes.records[column]
-            unfit = cluster.claims.unfit(pod.record, name, record.labels) if claims and record is not None else ""
+            unfit = ""
+            if claims and record is not None:
+                unfit, leaving = cluster.claims.unfit(pod.record, shape.extended, record)
+                waits = waits or leaving
             if not unfit and session.numa and cluster.numa.refuses(name, pod.record):
                 unfit = "node(s) cannot align the pod's resources under their Topology Manager policy"
             if not unfit:
@@ -291,7 +303,7 @@ class Walk:
             allowed[column] = 0
         zones = cluster.numa.place(name, pod.record) if session.numa else ()
         groups = nodes.groups(column, pod, slots) if slots else ()
-        if pod.status == RELEASING and self._stays(pod, column, groups, zones):
+        if pod.status == RELEASING and self._stays(pod, column, groups, zones) and cluster.claims.stays(pod.uid):
             return session.restore(pod)
         session.place(pod, column, waits, groups, zones)
         return True
@@ -320,8 +332,10 @@ class Walk:
 
     def _choose(self, pod: Pod, among: Bytes, allowed: Bytes, extra: Floats, later: bool) -> tuple[int, bool, list[int]]:
         """(node, whether it has to wait there, slots of the devices); -1 if there is no node."""
-        _session, nodes, shape = self.session, self.session.nodes, pod.shape
-        request = self._request(shape)
+        nodes, shape = self.session.nodes, pod.shape
+        request = asked = self._request(shape)
+        if shape.extended and self._claims:
+            request, allowed = self.offers.request(shape, asked, allowed)
         if shape.shared:
             if shape.devices + 2 > self._slots.shape[0]:
                 self._slots = np.zeros(shape.devices + 2, np.int64)
@@ -334,7 +348,8 @@ class Walk:
                     self._sharing, self._device_order, PODS if self._predicates else -1, int(later), out,
                 )
             )  # fmt: skip
-            return column, bool(out[0]), out[2 : 2 + shape.devices].tolist() if column >= 0 else []
+            waits = bool(out[0]) or (request is not asked and column >= 0 and self.offers.waits(shape, asked, column))
+            return column, waits, out[2 : 2 + shape.devices].tolist() if column >= 0 else []
         cpu_only = shape.cpu_only
         if shape.claim_gpus:
             allowed, request = self._discounted(pod, allowed, request, among)
@@ -346,7 +361,10 @@ class Walk:
                 int(self._sharing and shape.gpus == 0), int(later), 0, 1, self._columns, self._later,
             )
         )  # fmt: skip
-        return (int(self._columns[0]), bool(self._later[0]), []) if done else (-1, False, [])
+        if not done:
+            return -1, False, []
+        column = int(self._columns[0])
+        return column, bool(self._later[0]) or (request is not asked and self.offers.waits(shape, asked, column)), []
 
     def shared_run(self, kinds: list[Pod], of: Ints) -> list[tuple[int, int, int]]:
         """Place and charge pods that ask for a part of one GPU and for nothing that depends on other pods.
@@ -388,6 +406,11 @@ class Walk:
         narrowed, rule = None, ""
         if self._predicates and self.dynamic.narrows(pod):
             narrowed, rule = self.dynamic.mask(pod)
+        if self._claims and pod.shape.extended:
+            offering = self.offers.mask(pod.shape)
+            if narrowed is None or not (narrowed & offering == narrowed).all():
+                names = ", ".join(resource for resource, _ in pod.shape.extended)
+                narrowed, rule = offering if narrowed is None else narrowed & offering, f"node(s) offer no {names}"
         counted = reasons.no_node(self.session, pod, among, narrowed, rule) | self._unfit
         text = reasons.no_node_text(counted, int(among.sum()))
         self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})

@@ -1,0 +1,61 @@
+"""Where pods find extended resources that device classes offer: counted by the node, or as devices (placement spec 7.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal_core.nodes import Bytes, Floats, is_gpu
+from shoal_core.rows import Shape
+
+if TYPE_CHECKING:
+    from shoal_core.session import Session
+
+
+class Offers:
+    """Masks and requests for shapes with such resources, as the session began; neither classes nor slices change in it."""
+
+    def __init__(self, session: Session) -> None:
+        self._nodes, self._slices = session.nodes, session.cluster.claims.slices
+        self._masks: dict[int, Bytes] = {}
+
+    def mask(self, shape: Shape) -> Bytes:
+        """Nodes that count all of the shape's extended resources themselves or reach as many devices: uint8 (nodes,)."""
+        found = self._masks.get(shape.number)
+        if found is None:
+            found = self._masks[shape.number] = np.zeros(self._nodes.usable.shape[0], np.uint8)
+            for name, column in self._nodes.columns.items():
+                record = self._nodes.records[column]
+                assert record is not None
+                lacking = sum(amount for resource, amount in shape.extended if not record.allocatable.get(resource))
+                found[column] = not lacking or len(self._slices.devices(name, record.labels)) >= lacking
+        return found
+
+    def rows(self, shape: Shape) -> list[int]:
+        """Rows of the shape's extended resources; GPUs always count as GPUs (placement spec 7.2)."""
+        return [self._nodes.resources.number(name) for name, _ in shape.extended if not is_gpu(name)]
+
+    def request(self, shape: Shape, request: Floats, allowed: Bytes) -> tuple[Floats, Bytes]:
+        """(the request without what some nodes offer as devices, nodes where that suffices)."""
+        rows = self.rows(shape)
+        if not rows:
+            return request, allowed
+        nodes, less = self._nodes, request.copy()
+        for r in rows:
+            less[r] = 0.0
+            room = nodes.idle[r] + nodes.releasing[r] >= request[r]
+            allowed = (allowed & (room | (nodes.allocatable[r] == 0.0))).astype(np.uint8)
+        return less, allowed
+
+    def waits(self, shape: Shape, request: Floats, column: int) -> bool:
+        """Whether too little of what the node counts itself is idle there."""
+        nodes = self._nodes
+        return any(nodes.allocatable[r, column] != 0.0 and request[r] > nodes.idle[r, column] for r in self.rows(shape))
+
+    def too_big(self, shape: Shape, largest: Floats) -> bool:
+        """Whether no node has as much as is asked for, extended resources aside."""
+        request = shape.request.copy()
+        request[self.rows(shape)] = 0.0
+        asked = np.flatnonzero(request)
+        return bool((request[asked] > np.resize(np.append(largest, np.zeros(request.shape[0])), request.shape[0])[asked]).any())
