@@ -89,3 +89,17 @@ def test_a_group_without_pods_waits_for_nothing() -> None:
     result = cycle(world(*empty, *GOOD), now=10.0)
     assert starts(result) == starts(cycle(world(*GOOD), now=10.0))
     assert not result.waiting
+
+
+def test_a_resource_that_is_first_heard_of_after_a_cycle_hurts_its_own_pod_alone() -> None:
+    cluster = world(queue("q"), node("a"), *work("first", priority="high"))
+    cycle(cluster)
+    strange = [
+        msgspec.structs.replace(r, requests={"example.com/strange": 1.0}) if isinstance(r, state.PodRecord) else r
+        for r in work("strange")
+    ]
+    for record in (*strange, *work("second")):
+        cluster.apply(record)
+    result = cycle(cluster)
+    assert starts(result) == {"second-0": "a"}
+    assert [w.group for w in result.waiting] == ["strange"]

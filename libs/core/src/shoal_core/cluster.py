@@ -601,6 +601,7 @@ class Cluster(Room):
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""
+        self.claims.check()
         idle, releasing = self.nodes.idle.copy(), self.nodes.releasing.copy()
         queues = {q.name: (q.allocated, q.fixed, q.pending) for q in self.tree.queues.values()}
         for column in self.nodes.columns.values():

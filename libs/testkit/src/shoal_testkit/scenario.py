@@ -88,6 +88,8 @@ class Replay:
         }
         self.now = seconds(scenario["now"])
         self._claims: dict[tuple[str, str], Any] = {}
+        self._made: list[ObjectRecord] = []
+        """Claims for extended resources that binders make between two cycles."""
 
     def cycle(self) -> Outcome:
         """One cycle on the world as it stands."""
@@ -121,6 +123,12 @@ class Replay:
         for record in self.records:
             if isinstance(record, ObjectRecord) and record.type == "ResourceClaim":
                 self._claims[record.namespace, record.name] = cluster.claims.record(record)
+        self._made = [
+            made
+            for gang in session.result.gangs
+            for member in gang.members
+            if (made := cluster.claims.made_for(member.uid, member.namespace)) is not None
+        ]
         session.close()
         return outcome
 
@@ -144,6 +152,7 @@ class Replay:
             else r
             for r in self.records
         ]
+        self.records += self._made
         self.now += float(self._run.get("secondsBetweenCycles") or 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -417,6 +418,12 @@ class Claims:
         return ObjectRecord(
             type=CLAIM, namespace=record.namespace, name=record.name, body=msgspec.Raw(msgspec.json.encode(body))
         )
+
+    def check(self) -> None:
+        """Recount what is in use; raises AssertionError where it differs, or where a device is given twice. For tests."""
+        held = [*self._claims.values(), *self._own.values()]
+        assert self._used == Counter(device for claim in held for device in claim.devices)
+        assert all(count == 1 for count in self._used.values()), "a device is given twice"
 
     # what it takes of a node's GPUs
 

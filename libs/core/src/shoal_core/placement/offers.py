@@ -18,6 +18,7 @@ class Offers:
 
     def __init__(self, session: Session) -> None:
         self._nodes, self._slices = session.nodes, session.cluster.claims.slices
+        self._by_devices = session.settings.extended_by_devices
         self._masks: dict[int, Bytes] = {}
 
     def mask(self, shape: Shape) -> Bytes:
@@ -29,33 +30,39 @@ class Offers:
                 record = self._nodes.records[column]
                 assert record is not None
                 lacking = sum(amount for resource, amount in shape.extended if not record.allocatable.get(resource))
-                found[column] = not lacking or len(self._slices.devices(name, record.labels)) >= lacking
+                found[column] = not lacking or (self._by_devices and len(self._slices.devices(name, record.labels)) >= lacking)
         return found
+
+    def told(self, shape: Shape) -> str:
+        """Why the others can't be used."""
+        names = ", ".join(resource for resource, _ in shape.extended)
+        return (
+            f"node(s) offer too few of {names}"
+            if self._by_devices
+            else f"node(s) offer {names} as devices at most: not supported"
+        )
 
     def rows(self, shape: Shape) -> list[int]:
         """Rows of the shape's extended resources; GPUs always count as GPUs (placement spec 7.2)."""
         return [self._nodes.resources.number(name) for name, _ in shape.extended if not is_gpu(name)]
 
+    def counted(self, shape: Shape, request: Floats) -> Floats:
+        """The request without what some nodes offer as devices."""
+        less = request.copy()
+        less[self.rows(shape)] = 0.0
+        return less
+
     def request(self, shape: Shape, request: Floats, allowed: Bytes) -> tuple[Floats, Bytes]:
         """(the request without what some nodes offer as devices, nodes where that suffices)."""
-        rows = self.rows(shape)
+        rows, nodes = self.rows(shape), self._nodes
         if not rows:
             return request, allowed
-        nodes, less = self._nodes, request.copy()
         for r in rows:
-            less[r] = 0.0
             room = nodes.idle[r] + nodes.releasing[r] >= request[r]
             allowed = (allowed & (room | (nodes.allocatable[r] == 0.0))).astype(np.uint8)
-        return less, allowed
+        return self.counted(shape, request), allowed
 
     def waits(self, shape: Shape, request: Floats, column: int) -> bool:
         """Whether too little of what the node counts itself is idle there."""
         nodes = self._nodes
         return any(nodes.allocatable[r, column] != 0.0 and request[r] > nodes.idle[r, column] for r in self.rows(shape))
-
-    def too_big(self, shape: Shape, largest: Floats) -> bool:
-        """Whether no node has as much as is asked for, extended resources aside."""
-        request = shape.request.copy()
-        request[self.rows(shape)] = 0.0
-        asked = np.flatnonzero(request)
-        return bool((request[asked] > np.resize(np.append(largest, np.zeros(request.shape[0])), request.shape[0])[asked]).any())

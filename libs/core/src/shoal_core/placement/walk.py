@@ -173,13 +173,11 @@ class Walk:
         """No node is large enough, whatever is evicted."""
         found = self._too_big.get(shape.number)
         if found is None:
-            largest = self.session.nodes.largest()
-            if shape.extended:
-                found = self.offers.too_big(shape, largest)
-            else:
-                found = (
-                    bool((shape.request > largest[: shape.request.shape[0]]).any()) or shape.request.shape[0] > largest.shape[0]
-                )
+            largest, request = self.session.nodes.largest(), shape.request
+            if shape.extended and self._claims:
+                request = self.offers.counted(shape, request)
+            known = min(largest.shape[0], request.shape[0])
+            found = bool((request[:known] > largest[:known]).any() or request[known:].any())
             self._too_big[shape.number] = found
         return found
 
@@ -409,8 +407,7 @@ class Walk:
         if self._claims and pod.shape.extended:
             offering = self.offers.mask(pod.shape)
             if narrowed is None or not (narrowed & offering == narrowed).all():
-                names = ", ".join(resource for resource, _ in pod.shape.extended)
-                narrowed, rule = offering if narrowed is None else narrowed & offering, f"node(s) offer no {names}"
+                narrowed, rule = offering if narrowed is None else narrowed & offering, self.offers.told(pod.shape)
         counted = reasons.no_node(self.session, pod, among, narrowed, rule) | self._unfit
         text = reasons.no_node_text(counted, int(among.sum()))
         self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})
