@@ -62,6 +62,46 @@ def test_a_folder_of_yaml_is_grouped_and_scheduled(tmp_path: Path, capsys: pytes
     assert "starts (2)" in capsys.readouterr().out
 
 
+DEVICES = """
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {allocatable: {cpu: "8", memory: 64Gi, pods: "110"}}
+---
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: gpu.example.com}
+spec: {extendedResourceName: nvidia.com/gpu}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: n2-gpu}
+spec:
+  driver: gpu.example.com
+  nodeName: n2
+  pool: {name: n2, generation: 1, resourceSliceCount: 1}
+  devices: [{name: d0}, {name: d1}, {name: d2}]
+"""
+
+
+def test_extended_resources_get_devices_where_a_node_does_not_list_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(
+        CLUSTER + DEVICES + POD % ("three", "", 'nvidia.com/gpu: "3"') + POD % ("two", "", 'nvidia.com/gpu: "2"')
+    )
+    found = run(tmp_path, capsys, "--until-stable")
+    assert found["stable"]
+    pods = {p["pod"]: p for g in found["cycles"][0]["starts"] for p in g["pods"]}
+    assert {name: p["node"] for name, p in pods.items()} == {"three": "n2", "two": "n1"}
+    assert pods["two"]["extended"] is None
+    chosen = pods["three"]["extended"]
+    assert [r["device"] for r in chosen["allocation"]["devices"]["results"]] == ["d0", "d1", "d2"]
+    name = chosen["deviceRequests"][0]["name"]
+    assert chosen["containerMappings"] == [{"containerName": "main", "requestName": name, "resourceName": "nvidia.com/gpu"}]
+
+
 def test_until_stable_moves_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(CLUSTER + POD % ("one", "", 'nvidia.com/gpu: "1"'))
     found = run(tmp_path, capsys, "--until-stable")

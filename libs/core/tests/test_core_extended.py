@@ -117,9 +117,8 @@ def test_as_many_devices_as_kubernetes_counts(before: list[tuple[int, str]], app
     has = {name: sum(requests[r] for c, r in uses if c == name) for name in {c for c, _ in uses}}
     for c in given_:
         assert has.get(c.name, 0) >= c.requests.get(GPU, 0)
-    ones = [
-        r for c, r in uses if not c.startswith("i") or dict((f"i{i}", k) for i, (_, k) in enumerate(before))[c] == "sidecar"
-    ]
+    alone = {c.name for c in given_ if c.init and not c.sidecar}
+    ones = [r for c, r in uses if c not in alone]
     assert len(ones) == len(set(ones)), "what runs together shares nothing"
 
 
@@ -274,15 +273,45 @@ def test_devices_of_a_pod_that_has_to_go_are_promised_and_not_given(resource: st
     cluster.forget("old-0")
     for record in asks("new", {resource: 1.0}, priority="high"):
         cluster.apply(record)
+    made = cluster.claims.made_for("old-0", "ns")
+    assert made is not None
+    cluster.apply(made)
     for _ in range(3):
         result = cycle(cluster)
+        cluster.apply(made)
         assert not result.gangs
         assert [r.uid for r in result.reserved] == ["new-0"]
         cluster.changes += 1
     assert cluster.pods["old-0"].status == RELEASING
     cluster.remove("pod", "ns", "old-0")
+    cluster.remove("claim", "ns", made.name)
     assert list(got(cycle(cluster))) == ["new-0"]
     cluster.check()
+
+
+def test_an_eviction_that_is_off_gives_nothing_back_that_is_gone() -> None:
+    cluster = world(*ONE, devices("a", 1), *asks("old"))
+    cycle(cluster)
+    made = cluster.claims.made_for("old-0", "ns")
+    assert made is not None
+    cluster.apply(made)
+    cluster.apply(msgspec.structs.replace(cluster.pods["old-0"].record, node="a", phase="Running"))
+    cluster.forget("old-0")
+    for record in asks("new", priority="high"):
+        cluster.apply(record)
+    assert cycle(cluster).evictions
+    cluster.remove("claim", "ns", made.name)
+    cluster.forget("old-0")
+    cluster.check()
+
+
+def test_where_every_node_counts_the_resource_pods_are_placed_in_runs() -> None:
+    records = [queue("q"), node("a", 4), node("b", 4), node("c", 0), *asks("w", pods=6)]
+    plain = cycle(world(*records))
+    result = cycle(world(*records, *CLASSES))
+    assert starts(result) == starts(plain)
+    assert len(starts(result)) == 6
+    assert not got(result)
 
 
 def test_an_eviction_that_is_off_leaves_the_pod_its_devices() -> None:

@@ -37,6 +37,15 @@ def pod_of(**more: Any) -> PodRecord:
     return found
 
 
+def test_the_container_is_named_that_may_get_devices_for_extended_resources() -> None:
+    assert pod_of().container == "a"
+    plain = {"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}
+    assert pod_of(spec=plain).container == ""
+    two = {"containers": [{"name": n, "resources": {"requests": {"nvidia.com/gpu": "1"}}} for n in "ab"]}
+    found = pod_of(spec=two)
+    assert (found.container, [c.name for c in found.container_requests]) == ("", ["a", "b"])
+
+
 def test_requests_count_containers_sidecars_init_and_overhead() -> None:
     def container(cpu: str, **more: str) -> dict[str, Any]:
         return {"name": f"c{cpu}", "resources": {"requests": {"cpu": cpu}}, **more}

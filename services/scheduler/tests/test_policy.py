@@ -33,3 +33,8 @@ def test_a_share_that_admission_did_not_see_is_refused_until_it_is_made_again() 
     assert labels.SHARED_GPU_CONFIG in prepared(pod).error  # type: ignore[arg-type]
     seen = msgspec.structs.replace(pod, annotations={labels.SHARED_GPU_CONFIG: "w-abcdefg-shared-gpu"})
     assert prepared(seen).error == ""  # type: ignore[arg-type]
+
+
+def test_no_devices_are_given_for_extended_resources_while_binders_make_no_claims() -> None:
+    assert not settings(Config()).extended_by_devices
+    assert not settings(Config(spread=True, policy={"actions": "allocate"})).extended_by_devices

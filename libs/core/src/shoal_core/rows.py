@@ -46,8 +46,8 @@ class Shape:
     """What pods that are equal to the scheduler have in common."""
 
     __slots__ = (
-        "claim_gpus", "claiming", "cpu_only", "devices", "dynamic", "extended", "figures", "fraction", "gpus", "kind",
-        "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
+        "claim_gpus", "claiming", "cpu_only", "devices", "dynamic", "entangled", "extended", "figures", "fraction", "gpus",
+        "kind", "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
     )  # fmt: skip
 
     def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
@@ -80,22 +80,24 @@ class Shape:
         self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
         self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
         """The request, as far as it asks for anything."""
+        affinity = record.affinity
+        self.entangled = bool(
+            record.host_ports
+            or record.claims
+            or record.volumes
+            or (affinity and (affinity.pod_required or affinity.anti_required))
+        )
+        """It names what other pods use too."""
         self.extended: tuple[tuple[str, int], ...] = ()
         """(extended resource that a device class offers, amount): nodes that don't count it may have devices for it."""
         self.offer(())
 
     def offer(self, extended: tuple[tuple[str, int], ...]) -> None:
         """Say which of its resources device classes offer."""
-        record, affinity = self.record, self.record.affinity
         self.extended = extended
-        self.claiming = bool(record.claims or extended)
+        self.claiming = bool(self.record.claims or extended)
         """It may use devices of claims, its own or such as are made for extended resources."""
-        self.dynamic = bool(
-            self.claiming
-            or record.host_ports
-            or record.volumes
-            or (affinity and (affinity.pod_required or affinity.anti_required))
-        )
+        self.dynamic = self.entangled or bool(extended)
         """Whether it may run on a node depends on more than the node's labels, taints and free resources."""
 
 

@@ -97,6 +97,12 @@ class Claims:
             self.extended.remove(name)
         elif kind == "claim" and (claim := self._claims.pop((namespace, name), None)) is not None:
             self._give(claim, None, None)
+            for uid, (_, token) in list(self._leaving.items()):
+                # What is gone can't be had back.
+                kept = token._replace(claims=tuple(h for h in token.claims if h.claim is not claim))
+                decided = kept.decided[1] if kept.decided else None
+                left = [*(d for h in kept.claims for _, d in h.results or ()), *(d for _, d in decided or ())]
+                self._leaving[uid] = (tuple(left), kept)
             for uid in [uid for uid, key in self._made.items() if key == (namespace, name)]:
                 del self._made[uid]
         return ()

@@ -20,6 +20,7 @@ class Offers:
         self._nodes, self._slices = session.nodes, session.cluster.claims.slices
         self._by_devices = session.settings.extended_by_devices
         self._masks: dict[int, Bytes] = {}
+        self._counted: dict[int, bool] = {}
 
     def mask(self, shape: Shape) -> Bytes:
         """Nodes that count all of the shape's extended resources themselves or reach as many devices: uint8 (nodes,)."""
@@ -31,6 +32,17 @@ class Offers:
                 assert record is not None
                 lacking = sum(amount for resource, amount in shape.extended if not record.allocatable.get(resource))
                 found[column] = not lacking or (self._by_devices and len(self._slices.devices(name, record.labels)) >= lacking)
+        return found
+
+    def counted_everywhere(self, shape: Shape) -> bool:
+        """Whether no node that pods of this shape may use has to give them devices."""
+        found = self._counted.get(shape.number)
+        if found is None:
+            nodes, may = self._nodes, self.mask(shape)
+            records = [nodes.records[column] for column in nodes.columns.values() if may[column]]
+            found = self._counted[shape.number] = all(
+                r and r.allocatable.get(name) for r in records for name, _ in shape.extended
+            )
         return found
 
     def told(self, shape: Shape) -> str:

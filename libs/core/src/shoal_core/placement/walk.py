@@ -148,7 +148,8 @@ class Walk:
             self._unfit = {}
             shape = first.shape
             run = done + 1
-            if self.plain and not shape.shared and not shape.dynamic and not shape.claim_gpus and first.status == PENDING:
+            alone = not shape.dynamic or (self._claims and not shape.entangled and self.offers.counted_everywhere(shape))
+            if self.plain and alone and not shape.shared and not shape.claim_gpus and first.status == PENDING:
                 if first.record.nominated_node:
                     run = done + 1
                 else:
@@ -210,6 +211,8 @@ class Walk:
                     found[[session.cluster.pods[uid].node for uid in session.cluster.legacy_mig]] = 0
             else:
                 found = session.everywhere
+            if shape.extended and self._claims:
+                found = found & self.offers.mask(shape)
             self._allowed[shape.number] = found
         return found
 
@@ -278,8 +281,6 @@ class Walk:
         if shape.memory and self._gate:
             allowed = allowed & self._within_queue(job, pod)
         claims = self._claims and shape.claiming
-        if claims and shape.extended:
-            allowed = allowed & self.offers.mask(shape)
         owned = False
         while True:
             column, waits, slots = self._choose(pod, among, allowed, extra, later)
