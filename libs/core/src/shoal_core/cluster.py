@@ -10,8 +10,9 @@ from shoal_core.gang import tree
 from shoal_core.placement.numa import Ledger
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
-from shoal_core.rows import NOTHING, Job, Key, Pod, Shape, Vector, mig_gpus, set_status
+from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
+from shoal_core.shapes import Shapes
 from shoal_core.status import (
     BINDING,
     BOUND,
@@ -26,7 +27,7 @@ from shoal_core.status import (
     SUCCEEDED,
     USED,
 )  # fmt: skip
-from shoal_model import gpu, labels
+from shoal_model import gpu
 from shoal_model.podgroup import preemptible, priority
 
 Place = tuple[int, str, tuple[str, ...]]
@@ -79,15 +80,13 @@ class Cluster(Room):
         self.now = 0.0
         self._queue_records: dict[str, state.QueueRecord] = {}
         self._priority_classes: dict[str, state.PriorityClassRecord] = {}
-        self._shapes: dict[bytes, Shape] = {}
+        self._shapes = Shapes(self.nodes, self.claims)
         self.demands: dict[tuple[object, ...], int] = {}
         """What pods demand of nodes besides room -> a number (search.signatures)."""
         self._tree: Tree | None = None
         self._foreign: set[str] = set()
         self._memory_pods: set[str] = set()
         self._claiming: set[str] = set()
-        self._offered = 0
-        """The version of the extended resources that shapes know of."""
 
     @property
     def scheduler_name(self) -> str:
@@ -276,25 +275,6 @@ class Cluster(Room):
 
     # inside: pods
 
-    def _shape(self, record: state.PodRecord) -> Shape:
-        gpus = self.claims.gpu_count(record) if record.claims else 0.0
-        mig = sorted(k for k in record.annotations if k.startswith(labels.MIG_PREFIX))
-        key = msgspec.json.encode(
-            (
-                sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity, record.tolerations,
-                record.host_ports, record.claims, record.share, record.volumes, mig, gpus,
-                sorted(record.labels.items()) if record.affinity else None, record.namespace if record.volumes else None,
-            )
-        )  # fmt: skip
-        found = self._shapes.get(key)
-        if found is None:
-            request = self.nodes.vector(record.requests)
-            quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
-            found = self._shapes[key] = Shape(len(self._shapes), record, request, quota, gpus)
-            if extended := self.claims.extended.of(record.requests):
-                found.offer(extended)
-        return found
-
     def _pod(self, record: state.PodRecord) -> None:
         key = (record.namespace, record.name)
         before = self.uid_of.get(key)
@@ -317,7 +297,7 @@ class Cluster(Room):
             self.uid_of[key] = record.uid
             old = None
         if old is None:
-            old = self.pods[record.uid] = Pod(record, self._shape(record))
+            old = self.pods[record.uid] = Pod(record, self._shapes.of(record))
             if not ours and not gpu.is_own(record):
                 self._foreign.add(record.uid)
             if old.shape.memory:
@@ -570,8 +550,10 @@ class Cluster(Room):
         self.now = now
         for uid in self.deleting:
             self._settle(self.pods[uid])
-        if self._offered != self.claims.extended.version:
-            self._offer()
+        if self._shapes.renew():
+            self.demands.clear()
+            for job in self.jobs.values():
+                job.signature_cache = None
         for uid in list(self._claiming):
             record = self.pods[uid].record
             if self.pods[uid].shape.claim_gpus != self.claims.gpu_count(record):
@@ -589,15 +571,6 @@ class Cluster(Room):
                     if pod.status not in (RELEASING, STUCK):
                         running.setdefault(name, []).append(self.numa.written(name, pod.record))
             self.numa.open(running)
-
-    def _offer(self) -> None:
-        """Device classes offer other resources than before."""
-        self._offered = self.claims.extended.version
-        for shape in self._shapes.values():
-            shape.offer(self.claims.extended.of(shape.record.requests))
-        self.demands.clear()
-        for job in self.jobs.values():
-            job.signature_cache = None
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""
