@@ -51,6 +51,8 @@ class Claims:
         """Pod -> the object for its extended resources."""
         self._leaving: dict[str, tuple[tuple[Device, ...], Token]] = {}
         """Pods that have to go -> the devices that they use until then, and how it was before."""
+        self._of_class: dict[tuple[str, str], tuple[Mapping[str, str], list[Device] | None]] = {}
+        """(extended resource, node) -> the node's labels, its devices of the class."""
         self._references: dict[tuple[str, Device], int] = {}
         self._remembered: dict[tuple[str, Key], tuple[Results, Any]] = {}
         self._counted: dict[str, tuple[str, tuple[Device, ...]]] = {}
@@ -63,10 +65,12 @@ class Claims:
         body = msgspec.json.decode(record.body)
         if record.type == SLICE:
             self._selectors.forget()
+            self._of_class.clear()
             return self.slices.put(record.name, body.get("spec") or {})
         if record.type == CLASS:
             self._classes[record.name] = body.get("spec") or {}
             self.extended.put(record.name, body)
+            self._of_class.clear()
             return ()
         key = (record.namespace, record.name)
         claim = self._claims.get(key)
@@ -91,6 +95,8 @@ class Claims:
 
     def remove(self, kind: str, namespace: str, name: str) -> tuple[str, ...]:
         """An object that is gone, ``kind`` as in the state plane's subjects; the nodes whose own devices changed."""
+        if kind in ("slice", "deviceclass"):
+            self._of_class.clear()
         if kind == "slice":
             return self.slices.remove(name)
         if kind == "deviceclass" and self._classes.pop(name, None) is not None:
@@ -186,10 +192,41 @@ class Claims:
     def unfit(self, pod: PodRecord, asked: Asked, node: NodeRecord) -> tuple[str, bool]:
         """(why the claims and the extended resources ``asked`` for can't be met on this node, empty if they can; whether
         the pod has to wait there for devices of pods that have to go)."""
-        why = self._unfit(pod, asked, node, self._going(pod))
+        if asked and (why := self.lacks(pod, asked, node)):
+            return why, False
+        why = self._unfit(pod, asked, node, self._going(pod) if self._leaving else set())
         if why and self._leaving and not self._unfit(pod, asked, node, set()):
             return "", True
         return why, False
+
+    def lacks(self, pod: PodRecord, asked: Asked, node: NodeRecord) -> str:
+        """Why fewer devices are free on the node than the pod asks for, whatever has to go; empty if there are enough."""
+        if pod.uid in self._made:
+            return ""
+        for resource, amount in asked:
+            if node.allocatable.get(resource):
+                continue
+            meant = self._meant(resource, node)
+            if meant is not None and sum(1 for d in meant if d not in self._used) < amount:
+                return f"node(s) lack free devices for {resource}"
+        return ""
+
+    def _meant(self, resource: str, node: NodeRecord) -> list[Device] | None:
+        """Devices of the node that are of the resource's class; None if its selectors fail."""
+        kept = self._of_class.get((resource, node.name))
+        if kept is not None and (kept[0] is node.labels or kept[0] == node.labels):
+            return kept[1]
+        expressions = self._expressions({"exactly": {"deviceClassName": self.extended.class_of(resource)}})
+        try:
+            found = [
+                device
+                for device, body, _ in self.slices.devices(node.name, node.labels)
+                if all(self._selectors.match(e, device, body) for e in expressions)
+            ]
+        except BadSelector:
+            found = None
+        self._of_class[resource, node.name] = (node.labels, found)
+        return found
 
     def _unfit(self, pod: PodRecord, asked: Asked, node: NodeRecord, taken: set[Device]) -> str:
         for _, key, claim in self._of(pod):

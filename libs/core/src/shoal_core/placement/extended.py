@@ -54,6 +54,10 @@ class Extended:
                 self._class_of[resource] = name
         self.version += self._class_of != before
 
+    def class_of(self, resource: str) -> str:
+        """The class that offers the resource; empty if none does."""
+        return self._class_of.get(resource, "")
+
     def of(self, requests: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
         """(resource, amount) of those requests that a class offers, by name."""
         if not self._class_of:

@@ -299,6 +299,8 @@ class Walk:
             self._unfit[unfit] = self._unfit.get(unfit, 0) + 1
             if not owned:
                 allowed, owned = allowed.copy(), True
+                if claims and shape.extended:
+                    self._without_devices(pod, among, allowed, column)
             allowed[column] = 0
         zones = cluster.numa.place(name, pod.record) if session.numa else ()
         groups = nodes.groups(column, pod, slots) if slots else ()
@@ -306,6 +308,17 @@ class Walk:
             return session.restore(pod)
         session.place(pod, column, waits, groups, zones)
         return True
+
+    def _without_devices(self, pod: Pod, among: Bytes, allowed: Bytes, tried: int) -> None:
+        """Take nodes that have too few free devices out of ``allowed``, all but the one that was ``tried``."""
+        nodes, claims = self.session.nodes, self.session.cluster.claims
+        for column in np.flatnonzero(among & allowed).tolist():
+            record = nodes.records[column]
+            if column == tried or record is None:
+                continue
+            if why := claims.lacks(pod.record, pod.shape.extended, record):
+                allowed[column] = 0
+                self._unfit[why] = self._unfit.get(why, 0) + 1
 
     def _stays(self, pod: Pod, column: int, groups: tuple[str, ...], zones: tuple) -> bool:
         """Whether the pod is on the node already, or was before it was moved: then it is not evicted after all."""
