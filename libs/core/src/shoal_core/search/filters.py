@@ -31,6 +31,8 @@ class Filters:
         self._each = first.gpus if whole else 0.0
         self._passed = False
         self._levels = list(self._required(search.job.root))
+        self.alike = whole and not self._choosy and not self._levels
+        """Whether ``enough`` says all: victims that are enough are accepted."""
         self._best = (
             np.sort(search.free)[::-1][: len(tasks)] if len(tasks) < search.free.shape[0] else np.sort(search.free)[::-1]
         )

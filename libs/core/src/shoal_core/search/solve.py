@@ -76,6 +76,11 @@ class Search:
         self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
         self._began = session.units
         self._wasted = 0
+        self._standing: Scenario | None = None
+        """What the last probe left simulated, where another with the victims that it recorded would come to the same."""
+        self._repeats = False
+        self._cost = 0
+        """Work of the last simulation that succeeded."""
         self.reason = EXHAUSTED
 
     def _feasible(self) -> np.ndarray:
@@ -123,7 +128,7 @@ class Search:
                 return None
             if largest == 0:
                 continue
-            found = self._probe(generator, tasks)
+            found = self._standing or self._probe(generator, tasks)
             if self.reason == STOPPED:
                 return None
             if found is not None:
@@ -135,7 +140,7 @@ class Search:
         """The most pods for which a probe succeeds; its victims are recorded for the next."""
         low, high, k = 0, len(tasks) + 1, 1
         while True:
-            if not self._try(generator, tasks[:k]):
+            if not self._try(generator, tasks[:k], last=k == len(tasks)):
                 high = k
                 break
             low = k
@@ -150,7 +155,7 @@ class Search:
                 high = k
         return low
 
-    def _try(self, generator: Callable, tasks: list[Pod]) -> bool:
+    def _try(self, generator: Callable, tasks: list[Pod], last: bool = False) -> bool:
         start, began = len(self.session.log), self.session.units
         found = self._probe(generator, tasks)
         if found is None:
@@ -158,6 +163,11 @@ class Search:
             return False
         gone = {p.record.uid for p in found.pods() if p.status in (RELEASING, PIPELINED)}
         self.recorded = [b for b in found.batches if any(p.record.uid in gone for p in b.pods)]
+        if last and self._repeats and len(self.recorded) == len(found.batches) and not self._over() and not self._hopeless(0):
+            # The probe that follows would simulate just this again: it stays, and costs the same.
+            self.session.units += self._cost
+            self._standing = found
+            return True
         self.session.rollback(start)
         self.recorded_pods = [p for b in self.recorded for p in b.pods]
         return True
@@ -201,6 +211,7 @@ class Search:
                     # It costs what the one like it did: budgets don't depend on what is known already.
                     self.session.units += self._in_vain[look]
                 elif self._simulate(scenario, probe, among, look):
+                    self._repeats = len(chosen) == len(accumulator.batches) or filters.alike
                     return scenario
             self._failed.add(mark)
         return None
@@ -248,6 +259,7 @@ class Search:
                 left -= 1
                 walk.place(job, job.chunk(False, session.least_memory)[0], among, later=True)
         if done and self._validate(scenario, probe):
+            self._cost = session.units - began
             return True
         if not done and look is not None:
             self._in_vain[look] = session.units - began
