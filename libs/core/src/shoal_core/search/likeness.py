@@ -65,7 +65,7 @@ class Looks:
             order = job.order()
             below = 0 if any(leaf.minimum > 0 for leaf in job.leaf_list) else order[1]
             key = (order[0], below, order[2], order[3])
-            waiting = self._pending.lists.get(job.queue.name, [])
+            waiting = self._pending.of(job.queue.name)
             found = self._places[id(job)] = bisect_left(waiting, key, key=lambda pair: pair[0])
         return found
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted, Victims
+from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted
 from shoal_core.placement.walk import Walk
 from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
 from shoal_core.search.likeness import Likeness, Looks, has_topology
 from shoal_core.search.scenario import Accumulator, Batch
+from shoal_core.search.tape import Tape
 from shoal_core.session import Session
 from shoal_core.status import ACTIVE, PIPELINED, RELEASING, USED
 from shoal_core.vocabulary import GPU
@@ -46,7 +47,7 @@ class Bounds:
 
 
 class Search:
-    """One job's search. ``victims`` makes a fresh order of candidates, ``validate`` judges a simulated scenario."""
+    """One job's search. ``tape`` has the candidates in their order, ``validate`` judges a simulated scenario."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Search:
         walk: Walk,
         job: Job,
         pending: Sorted,
-        victims: Callable[[], Victims],
+        tape: Callable[[], Tape],
         validate: Validator,
         bounds: Bounds,
         looks: Looks,
@@ -62,7 +63,7 @@ class Search:
         spread: bool = True,
     ) -> None:
         self.session, self.walk, self.job = session, walk, job
-        self._pending, self._victims, self._validate, self._bounds, self._most = pending, victims, validate, bounds, most
+        self._pending, self._tape, self._validate, self._bounds, self._most = pending, tape, validate, bounds, most
         self._looks = looks
         self._spread = spread
         """Whether a candidate runs on more than one node."""
@@ -192,7 +193,7 @@ class Search:
         among = self.feasible.copy()
         for pod in self.recorded_pods:
             among[pod.node] = 1
-        accumulator = Accumulator(self._victims(), self.recorded, filters.accepts, self._most)
+        accumulator = Accumulator(self._tape(), self.recorded, filters.accepts, self._most)
         pending = frozenset(t.record.uid for t in tasks)
         recorded = frozenset(accumulator.recorded)
         began = self.session.units
