@@ -364,6 +364,7 @@ class Walk:
             np.array([p.shape.fraction for p in kinds]), self._strategy(False), self._available, int(self._sharing),
             self._device_order, PODS if self._predicates else -1, of, columns, slots, fresh,
         )  # fmt: skip
+        nodes.moved.extend(columns[:done].tolist())
         return list(zip(columns[:done].tolist(), slots[:done].tolist(), fresh[:done].tolist(), strict=True))
 
     def _discounted(self, pod: Pod, allowed: Bytes, request: Floats, among: Bytes) -> tuple[Bytes, Floats]:
