@@ -44,8 +44,6 @@ class Walk:
         self.topology = Topology(session)
         self.dynamic = Dynamic(session)
         self.failure: Failure | None = None
-        self.plain = not session.numa and not session.cluster.avoiding
-        """Whether no pod keeps another from a node by more than what it uses."""
         self._predicates = "predicates" in plugins
         self._gate = "proportion" in plugins
         self._placement = "nodeplacement" in plugins
@@ -63,6 +61,12 @@ class Walk:
         self._allowed: dict[int, Bytes] = {}
         self._unfit: dict[str, int] = {}
         """Nodes with room that the last pod could not use, by reason."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether no pod, as the session stands, keeps another from a node by more than what it uses."""
+        session = self.session
+        return not (session.numa or session.cluster.avoiding or session.avoiding)
 
     # the job
 
