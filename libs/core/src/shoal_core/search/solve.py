@@ -67,11 +67,8 @@ class Search:
         self._looks = looks
         self._spread = spread
         """Whether a candidate runs on more than one node."""
-        self._idle, self._leaving = session.nodes.idle_and_leaving_gpus()
-        self.free = self._idle + self._leaving
-        self.feasible = self._feasible()
-        self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
-        self._slots: dict[float, int] = {}
+        free = looks.free(any(p.shape.cpu_only for p in job.pods.values()))
+        self.free, self.feasible, self.free_total, self.slots = free.gpus, free.nodes, free.total, free.slots
         self.recorded: list[Batch] = []
         self.recorded_pods: list[Pod] = []
         self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
@@ -83,20 +80,6 @@ class Search:
         self._cost = 0
         """Work of the last simulation that succeeded."""
         self.reason = EXHAUSTED
-
-    def _feasible(self) -> np.ndarray:
-        """Nodes on which the job's pods and its victims are placed: all, or for a job of GPUs only those that have some idle
-        or some that are being released, whatever is promised of them (policy spec 4.4)."""
-        if any(p.shape.cpu_only for p in self.job.pods.values()):
-            return self.session.everywhere.copy()
-        return (self.session.everywhere & ((self._idle > 0) | (self._leaving > 0))).astype(np.uint8)
-
-    def slots(self, each: float) -> int:
-        """So many requests of ``each`` whole GPUs fit on the feasible nodes as they are."""
-        found = self._slots.get(each)
-        if found is None:
-            found = self._slots[each] = int((np.maximum(self.free, 0.0)[self.feasible == 1] // each).sum())
-        return found
 
     def needs_several_nodes(self, tasks: list[Pod]) -> bool:
         """Whether the victims of one node can't be enough, so that none of them need be tried alone."""
@@ -207,13 +190,21 @@ class Search:
                 continue
             scenario = Scenario([*self.recorded, *chosen])
             if filters.enough(scenario.batches):
-                look = self._looks.scenario(tasks, self.recorded_pods, chosen, among) if comparable else None
+                look = None
+                if comparable and self._in_vain:
+                    look = self._looks.scenario(tasks, self.recorded_pods, chosen, among)
                 if look in self._in_vain:
                     # It costs what the one like it did: budgets don't depend on what is known already.
                     self.session.units += self._in_vain[look]
-                elif self._simulate(scenario, probe, among, look):
-                    self._repeats = len(chosen) == len(accumulator.batches) or filters.alike
-                    return scenario
+                else:
+                    before = self.session.units
+                    if self._simulate(scenario, probe, among):
+                        self._repeats = len(chosen) == len(accumulator.batches) or filters.alike
+                        return scenario
+                    if comparable and not self._invalid:
+                        look = look or self._looks.scenario(tasks, self.recorded_pods, chosen, among)
+                        if look is not None:
+                            self._in_vain[look] = self.session.units - before
             self._failed.add(mark)
         return None
 
@@ -231,10 +222,12 @@ class Search:
                 state = 2
         return (order[0], state, order[2], order[3])
 
-    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray, look: Likeness | None) -> bool:
+    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray) -> bool:
         session, walk = self.session, self.walk
         began = session.units
         pods = scenario.pods()
+        # Whether it failed by more than that the job found no place.
+        self._invalid = not pods
         if not pods:
             return False
         start = len(session.log)
@@ -262,8 +255,7 @@ class Search:
         if done and self._validate(scenario, probe):
             self._cost = session.units - began
             return True
-        if not done and look is not None:
-            self._in_vain[look] = session.units - began
+        self._invalid = done
         session.rollback(start)
         return False
 
