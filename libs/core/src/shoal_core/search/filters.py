@@ -68,8 +68,8 @@ class Filters:
             self._passed = self._slots(gone) >= len(self._tasks)
             return self._passed
         if self._best is None:
-            self._best = np.sort(free)[::-1][: len(self._tasks)].tolist()
-        rest = list(self._best)
+            self._best = [float(v) for v in np.sort(free)[::-1][: len(self._tasks)]]
+        rest = self._best.copy()
         # Nodes with victims count with these; the plain list may hold some of them too low, never too high.
         rooms = sorted([float(free[c]) + v for c, v in gone.items()] + self._without(rest, gone), reverse=True)[
             : len(self._wanted)
