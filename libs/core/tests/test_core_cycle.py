@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,6 +139,21 @@ def test_anti_affinity_spreads_a_gang_and_ports_do_not_meet() -> None:
     ports = {"host_ports": [state.HostPort(port=80)]}
     c = world(queue("q"), *hosts, *work("p", pods=2, pod=ports))
     assert set(starts(cycle(c, now=NOW)).values()) == {"a", "b"}
+
+
+def test_plain_pods_keep_away_from_one_that_was_placed_in_the_same_cycle() -> None:
+    """Of another job as of the same one."""
+    near = state.Selector(requirements=[state.Requirement(key="app", operator="In", values=["x"])])
+    term = state.PodTerm(topology_key="kubernetes.io/hostname", selector=near)
+    alone = {"affinity": state.Affinity(anti_required=[term])}
+    hosts = [node(n, labels={"kubernetes.io/hostname": n}) for n in ("a", "b")]
+    first, then = work("alone", pod=alone, created=1), work("crowd", pods=2, pod={"labels": {"app": "x"}}, created=2)
+    placed = starts(cycle(world(queue("q"), *hosts, *first, *then), now=NOW))
+    assert placed["crowd-0"] == placed["crowd-1"] != placed["alone-0"]
+    group, *pods = work("one", pods=3, pod={"labels": {"app": "x"}})
+    pods[0] = msgspec.structs.replace(pods[0], labels={}, **alone)
+    placed = starts(cycle(world(queue("q"), *hosts, group, *pods), now=NOW))
+    assert placed["one-1"] == placed["one-2"] != placed["one-0"]
 
 
 def test_unknown_topology_and_huge_numbers_hurt_only_their_own() -> None:

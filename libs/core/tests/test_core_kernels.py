@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal_core.kernels.charge import charge, charge_slowly
-from shoal_core.kernels.domains import sum_domains, sum_domains_slowly
+from shoal_core.kernels.domains import (
+    order_domains,
+    order_domains_slowly,
+    renew_domains,
+    renew_domains_slowly,
+    sum_domains,
+    sum_domains_slowly,
+)
 from shoal_core.kernels.place import count_short, count_short_slowly, place_run, place_run_slowly
-from shoal_core.kernels.shared import charge_slot, place_shared
+from shoal_core.kernels.shared import charge_slot, place_shared, place_shared_slowly
 
 SMALL = st.integers(0, 6)
 RESOURCES = 4
@@ -90,6 +97,64 @@ def test_sum_domains(s: Situation, count: int, tasks: int, data: st.DataObject) 
         free, pods = np.zeros((RESOURCES, size)), np.zeros(size, np.int64)
         kernel(s.idle, s.releasing, inside, leaf, parent, s.request, shared, count, tasks, free, pods)
         found.append((free.tolist(), pods.tolist()))
+    assert found[0] == found[1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations, FLAG, st.integers(1, 3), st.integers(1, 4), st.data())
+def test_domains_are_kept_up_to_date(s: Situation, count: int, above: int, below: int, data: st.DataObject) -> None:
+    """Sums and orders after some nodes changed are the same as if made anew."""
+    size = 1 + above + below
+    parent = np.array([-1] + [0] * above + sorted(data.draw(st.integers(1, above)) for _ in range(below)), np.int64)
+    leaf = np.array([data.draw(st.sampled_from([-1, *range(1 + above, size)])) for _ in range(s.nodes)], np.int64)
+    bounds, rank = np.array([1, 1 + above, size], np.int64), np.array(data.draw(st.permutations(range(size))), np.int64)
+    starts = np.cumsum([0, *((leaf == d).sum() for d in range(1 + above, size))]).astype(np.int64)
+    members = np.array([n for d in range(1 + above, size) for n in np.flatnonzero(leaf == d)], np.int64)
+    s.request[2] = max(1.0, s.request[2])
+    free, pods = np.zeros((RESOURCES, size)), np.zeros(size, np.int64)
+    none, inside = np.zeros(s.nodes), np.ones(size, np.uint8)
+    sum_domains(s.idle, s.releasing, inside, leaf, parent, s.request, none, count, 1, free, pods)
+    order = np.arange(size)
+    for _ in range(2):
+        changed = np.array(data.draw(st.lists(st.integers(0, s.nodes - 1), max_size=3)), np.int64)
+        for n in changed:
+            s.idle[data.draw(st.integers(0, RESOURCES - 1)), n] -= data.draw(st.integers(-2, 2))
+        found = []
+        total = s.request * 2
+        for renew, sort in ((renew_domains, order_domains), (renew_domains_slowly, order_domains_slowly)):
+            mine, fit, way = free.copy(), pods.copy(), order.copy()
+            ratio, place = np.zeros(size), np.zeros(size, np.int64)
+            renew(s.idle, s.releasing, leaf, parent, s.request, count, changed, starts, members, 1 + above, mine, fit)
+            sort(mine, total, parent, rank, bounds, way, ratio, place)
+            found.append([x.tolist() for x in (mine, fit, way, ratio, place)])
+        assert found[0] == found[1]
+        free, pods, order = np.array(found[0][0]), np.array(found[0][1]), np.array(found[0][2])
+
+
+@settings(max_examples=500, deadline=None)
+@given(situations, st.integers(0, 2), FLAG, FLAG, st.integers(0, 2), st.sampled_from([-1, 3]), FLAG, st.data())
+def test_place_shared(
+    s: Situation, strategy: int, available: int, sharing: int, order: int, pods_row: int, later: int, data: st.DataObject
+) -> None:
+    memory = np.array([data.draw(st.sampled_from([0, 100, 400])) for _ in range(s.nodes)], np.int64)
+    used, leaving, held = (np.zeros((s.nodes, 3), np.int64) for _ in range(3))
+    known, marked = np.zeros((s.nodes, 3), np.uint8), np.zeros((s.nodes, 3), np.uint8)
+    whole, room = np.zeros(s.nodes), np.full(s.nodes, -1, np.int64)
+    parts = st.tuples(st.integers(0, s.nodes - 1), st.integers(0, 2), st.sampled_from([25, 50, 75]), st.integers(0, 2))
+    for n, slot, part, how in data.draw(st.lists(parts, max_size=8)):
+        if used[n, slot] + part <= memory[n]:
+            charge_slot(
+                s.idle, s.releasing, whole, s.devices, memory, used, leaving, held, marked, known, room, n, slot, part, how, 1
+            )
+    asked, wanted = data.draw(st.sampled_from([0, 0, 50, 120])), data.draw(st.integers(1, 3))
+    found = []
+    for kernel in (place_shared, place_shared_slowly):
+        out = np.full(2 + wanted, -9, np.int64)
+        best = kernel(
+            s.idle, s.releasing, s.allocatable, s.candidates, s.allowed, room, s.extra, s.devices, s.rank, memory, used,
+            leaving, held, known, s.request, 0.5, asked, wanted, strategy, available, sharing, order, pods_row, later, out,
+        )  # fmt: skip
+        found.append((best, out.tolist() if best >= 0 else None))
     assert found[0] == found[1]
 
 

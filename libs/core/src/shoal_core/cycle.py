@@ -93,13 +93,13 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
 def _orders(cluster: Cluster) -> list[Sorted]:
     """Running jobs that may be victims, and waiting ones."""
 
-    def served(job: Job) -> bool:
-        return job.queue is not None and not job.queue.children
+    def runs(job: Job) -> bool:
+        return job.active > 0 and job.preemptible and job.queue is not None and not job.queue.children
 
-    everyone = cluster.jobs.values()
-    running = Sorted(everyone, lambda j: j.active > 0 and j.preemptible and served(j))
-    waiting = [cluster.jobs[key] for key in sorted(cluster.waiting)]
-    return [running, Sorted(waiting, lambda j: j.pending > 0 and served(j))]
+    def waits(job: Job) -> bool:
+        return job.pending > 0 and job.queue is not None and not job.queue.children
+
+    return [Sorted(cluster.jobs.values(), runs), Sorted([cluster.jobs[key] for key in sorted(cluster.waiting)], waits)]
 
 
 def _jobs(session: Session) -> list[Job]:

@@ -96,6 +96,9 @@ class Nodes:
         self.slot_names: list[list[str]] = []
         self.named: dict[str, int] = {}
         """Names of shared devices: on how many nodes each is known."""
+        self.moved: list[int] = []
+        """Columns whose idle or releasing changed, in turn; begun anew (``eras``) when it is long."""
+        self.eras = 0
         self.version = 0
         """Changes whenever labels, taints, sizes, or the set of nodes changed."""
         self._profiles: Interner[tuple[object, ...]] = Interner()
@@ -206,6 +209,7 @@ class Nodes:
 
     def clear(self, column: int) -> None:
         """Nothing is charged to the node."""
+        self.moved.append(column)
         self.idle[:, column] = self.allocatable[:, column]
         self.releasing[:, column] = 0.0
         self.whole_used[column] = 0.0
@@ -284,6 +288,7 @@ class Nodes:
 
     def charge_slot(self, column: int, group: str, memory: int, how: int, sign: int) -> None:
         """Charge a shared device, see ``kernels.shared.charge_slot``."""
+        self.moved.append(column)
         slot = self.slot(column, group)
         charge_slot(
             self.idle, self.releasing, self.whole_used, self.devices, self.gpu_memory, self.used, self.leaving, self.held,
@@ -304,6 +309,7 @@ class Nodes:
     def restore_slots(self, column: int, saved: Saved) -> None:
         """Undo what was charged to devices of the node since ``saved_slots``."""
         slots, idle, releasing, room = saved
+        self.moved.append(column)
         for s, used, leaving, held, marked, known in slots:
             self.used[column, s], self.leaving[column, s], self.held[column, s] = used, leaving, held
             self.marked[column, s], self.known[column, s] = marked, known
@@ -311,7 +317,13 @@ class Nodes:
 
     def charge(self, column: int, request: Floats, rows: Ints, how: int, sign: float = 1.0) -> None:
         """Charge whole resources, see ``kernels.charge.charge``."""
+        self.moved.append(column)
         charge(self.idle, self.releasing, self.allocatable, request, rows, column, how, sign)
+
+    def start_era(self) -> None:
+        """Forget which nodes changed so far."""
+        self.moved.clear()
+        self.eras += 1
 
     # derived
 

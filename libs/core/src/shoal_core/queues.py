@@ -10,7 +10,7 @@ import msgspec
 
 from shoal_contracts.state import QueueRecord, QueueResource
 from shoal_core.fairness.division import UNLIMITED, Share, divide
-from shoal_core.rows import NOTHING, Vector
+from shoal_core.rows import EXACT, NOTHING, Vector
 
 DEFAULT_PRIORITY = 100
 MEGABYTE = 1e6
@@ -24,7 +24,7 @@ MOST = 2.0**60
 def plus(a: Vector, b: Vector, sign: float = 1.0) -> Vector:
     """a + sign * b; GPUs are kept to hundredths, so that sums of parts are exact."""
     gpu = a[2] + sign * b[2]
-    if gpu % 1.0:
+    if gpu % EXACT:
         gpu = round(gpu, 6)
     return a[0] + sign * b[0], a[1] + sign * b[1], gpu
 
@@ -93,7 +93,7 @@ class Queue:
             have = queue.allocated
             total = have[2] + gpus
             # As ``plus``, without a call for each level.
-            queue.allocated = (have[0] + cpu, have[1] + memory, round(total, 6) if total % 1.0 else total)
+            queue.allocated = (have[0] + cpu, have[1] + memory, round(total, 6) if total % EXACT else total)
             if not preemptible:
                 queue.fixed = plus(queue.fixed, amount, sign)
 
@@ -103,7 +103,7 @@ class Queue:
         for queue in self.line:
             have = queue.pending
             total = have[2] + gpus
-            queue.pending = (have[0] + cpu, have[1] + memory, round(total, 6) if total % 1.0 else total)
+            queue.pending = (have[0] + cpu, have[1] + memory, round(total, 6) if total % EXACT else total)
 
 
 def _vectors(record: QueueRecord) -> tuple[Vector, Vector, Vector]:

@@ -29,6 +29,8 @@ REGULAR, FRACTION, GPU_MEMORY, MIG = range(4)
 _MIG = re.compile(r"nvidia\.com/mig-(\d+)g\.(\d+)gb$")
 MIG_PREFIX = "nvidia.com/mig-"
 CENT = 100
+EXACT = 1 / 64
+"""Multiples of it, as most parts of GPUs are, are exact and the same when rounded to six places."""
 
 
 def mig_gpus(resource: str) -> int:
@@ -275,5 +277,7 @@ def set_status(pod: Pod, status: int) -> None:
     if counted:
         job.counted += counted
         held, vector = job.held, pod.shape.vector
-        job.held = (held[0] + counted * vector[0], held[1] + counted * vector[1], round(held[2] + counted * vector[2], 6))
+        gpus = held[2] + counted * vector[2]
+        gpus = round(gpus, 6) if gpus % EXACT else gpus
+        job.held = (held[0] + counted * vector[0], held[1] + counted * vector[1], gpus)
     job.chunk_cache = job.key_cache = job.signature_cache = None

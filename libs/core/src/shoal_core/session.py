@@ -49,6 +49,7 @@ class Session:
         self.settings = settings or cluster.settings
         self.nodes = cluster.nodes
         self.now = now
+        self.nodes.start_era()
         self.plugins = frozenset(self.settings.plugins)
         cluster.open(now)
         self.total: Vector = cluster.share_out()
@@ -185,6 +186,7 @@ class Session:
         """
         shape, log, placed, whole_used = pods[0].shape, self.log, self.placed, self.nodes.whole_used
         vector, gpus = shape.vector, shape.gpus
+        self.nodes.moved.extend(columns)
         for pod, column, wait in zip(pods, columns, waits, strict=True):
             change = Change(PLACED, pod)
             change.column = column

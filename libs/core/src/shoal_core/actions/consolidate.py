@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from shoal_core.actions.evicting import Evicting
 from shoal_core.order.jobs import Probe, Victims
 from shoal_core.rows import Job, Pod, Vector
@@ -45,7 +47,11 @@ class Consolidate(Evicting):
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """Every other preemptible job that runs."""
-        return Victims(self.running, list(self.running.lists), self.session.total, lambda v: v is not job)
+        return Victims(self.running, self.running.queues, self.session.total, lambda v: v is not job)
+
+    def among(self, job: Job) -> Hashable:
+        """All that runs, but the job itself."""
+        return job.key if job.active else None
 
     def validate(self, scenario: Scenario, probe: Probe) -> bool:
         """All victims have a place."""

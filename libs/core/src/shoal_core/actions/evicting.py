@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
@@ -14,6 +14,7 @@ from shoal_core.rows import Job, Key, Pod, Vector
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
+from shoal_core.search.tape import Tape
 from shoal_core.session import Session
 from shoal_core.settings import Budgets
 from shoal_core.status import PIPELINED, RELEASING
@@ -31,6 +32,7 @@ class Evicting:
         self._fruitless = 0
         """Work of searches that found nothing."""
         self._looks = Looks(session, walk, pending)
+        self._tapes: dict[Hashable, Tape] = {}
 
     # what the actions differ in
 
@@ -46,12 +48,16 @@ class Evicting:
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """A fresh order of candidates."""
 
+    @abstractmethod
+    def among(self, job: Job) -> Hashable:
+        """What ``victims`` depends on besides how the session stands."""
+
     def prepare(self, job: Job, chunk: Vector) -> None:
         """Before the search: what validation looks back at."""
 
     def sources(self, job: Job) -> Iterable[str]:
         """Queues of the candidates."""
-        return self.running.lists
+        return self.running.queues
 
     def worth(self, job: Job, chunk: Vector) -> bool:
         """Whether a search can succeed at all, as far as that is seen without one."""
@@ -118,8 +124,9 @@ class Evicting:
         found = None
         if may and not any(self.walk.refused(t) for t in tasks):
             self.prepare(job, chunk)
+            self.pending.settle()
             search = Search(
-                session, self.walk, job, self.pending, lambda: self.victims(job, chunk), self.validate, bounds,
+                session, self.walk, job, self.pending, lambda: self._tape(job, chunk), self.validate, bounds,
                 self._looks, self.most, self.running.spread(self.sources(job)),
             )  # fmt: skip
             before, units = job.active, session.units
@@ -138,6 +145,13 @@ class Evicting:
             return
         self._commit(job, found)
 
+    def _tape(self, job: Job, chunk: Vector) -> Tape:
+        key = self.among(job)
+        found = self._tapes.get(key)
+        if found is None:
+            found = self._tapes[key] = Tape(lambda: self.victims(job, chunk))
+        return found
+
     def _commit(self, job: Job, found: Scenario) -> None:
         session = self.session
         pods = found.pods()
@@ -154,6 +168,7 @@ class Evicting:
             )  # fmt: skip
         session.commit_victims(evictions)
         self._looks.forget()
+        self._tapes.clear()
         if any(not pod.node_name or pod.uid in session.bound for pod in gone):
             self._pass_on(job)
         for key in {id(p.job): p.job for p in gone}.values():

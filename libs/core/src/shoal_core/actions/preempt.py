@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from shoal_core.actions.evicting import Evicting
 from shoal_core.order.jobs import Probe, Victims
@@ -34,7 +34,7 @@ class Preempt(Evicting):
 
     def worth(self, job: Job, chunk: Vector) -> bool:
         """Whether anything of lower priority runs in the queue: the last in its order."""
-        running = self.running.lists.get(job.queue.name) if job.queue else None
+        running = self.running.of(job.queue.name) if job.queue else None
         return bool(running) and running[-1][1].priority < job.priority
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
@@ -47,6 +47,10 @@ class Preempt(Evicting):
             self.session.total,
             lambda v: v is not job and v.priority < priority and runtime.may(v),
         )
+
+    def among(self, job: Job) -> Hashable:
+        """The queue and the priority."""
+        return job.queue.name if job.queue else "", job.priority
 
     def validate(self, scenario: Scenario, probe: Probe) -> bool:
         """Protected elastic victims keep their minimum."""

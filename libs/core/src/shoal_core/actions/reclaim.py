@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from shoal_core.actions.evicting import Evicting
 from shoal_core.fairness.division import UNLIMITED
@@ -73,6 +73,10 @@ class Reclaim(Evicting):
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """Jobs of queues that may lose something."""
         return Victims(self.running, self._from, self.session.total, self._runtime.may)
+
+    def among(self, job: Job) -> Hashable:
+        """The queues, and who asks: on that depends what is protected."""
+        return job.queue.name if job.queue else "", tuple(self._from)
 
     def _candidate(self, mine: Queue, theirs: Queue, chunk: Vector) -> bool:
         """Whether the queue may lose anything to this one (policy spec 4.7.1)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shoal_core.kernels.charge import charge
-from shoal_core.kernels.domains import sum_domains
+from shoal_core.kernels.domains import order_domains, renew_domains, sum_domains
 from shoal_core.kernels.place import count_short, place_run
 from shoal_core.kernels.shared import charge_slot, place_shared, place_shared_run
 
@@ -31,3 +31,5 @@ def warm() -> None:
     charge_slot(one.copy(), one.copy(), line, line, row, slots, slots, slots, marks, marks, row, 0, 0, 1, 0, 1)
     count_short(one, flags, np.ones(4), row, row.copy())
     sum_domains(one, one, flags, row, np.array([-1]), np.ones(4), line, 1, 1, np.zeros((4, 1)), row.copy())
+    renew_domains(one, one, row, np.array([-1]), np.ones(4), 1, row, np.array([0, 1]), row, 0, np.zeros((4, 1)), row.copy())
+    order_domains(np.ones((4, 1)), np.ones(4), np.array([-1]), row, np.array([1]), row.copy(), line.copy(), row.copy())

@@ -54,7 +54,12 @@ def place_run(
     by ``rank``. ``out`` receives the node of each pod, ``later`` 1 where it has to wait for what is being released
     (always, if ``only_later``). With ``charged``, idle and releasing are charged for what is placed.
     """
-    nodes = idle.shape[1]
+    first, nodes = 0, idle.shape[1]
+    # Often the candidates are the few nodes of one domain, side by side.
+    while first < nodes and candidates[first] == 0:
+        first += 1
+    while nodes > first and candidates[nodes - 1] == 0:
+        nodes -= 1
     total = request.shape[0]
     done = 0
     last = -1
@@ -82,14 +87,14 @@ def place_run(
             seen = np.inf
             fullness = 0.0
             if strategy == 0:
-                for n in range(nodes):
+                for n in range(first, nodes):
                     if candidates[n] == 1 and allocatable[by, n] != 0.0:
                         v = idle[by, n] + releasing[by, n]
                         if v < least:
                             least = v
                         if v > most:
                             most = v
-            for n in range(nodes):
+            for n in range(first, nodes):
                 if candidates[n] == 0 or allowed[n] == 0:
                     continue
                 have = idle[by, n] + releasing[by, n]

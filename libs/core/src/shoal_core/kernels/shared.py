@@ -343,6 +343,61 @@ def place_shared(
     return best
 
 
+def place_shared_slowly(
+    idle: Floats, releasing: Floats, allocatable: Floats, candidates: Bytes, allowed: Bytes, room: Ints, extra: Floats,
+    devices: Floats, rank: Ints, gpu_memory: Ints, used: Ints, leaving: Ints, held: Ints, known: Bytes, request: Floats,
+    fraction: float, memory: int, wanted: int, strategy: int, availability: int, sharing: int, device_order: int,
+    pods_row: int, only_later: int, out: Ints,
+) -> int:  # fmt: skip
+    """The twin of ``place_shared``: the same, from lists of what each node has."""
+    free = idle + releasing
+    sized = [float(free[GPU_ROW, n]) for n in np.flatnonzero(candidates) if allocatable[GPU_ROW, n]]
+    least, most = min(sized, default=0.0), max([0.0, *sized])
+    asked = [r for r in range(len(request)) if r != GPU_ROW]
+    found: list[tuple[float, int, int, int, bool, list[int], int]] = []
+    for n in np.flatnonzero(candidates & allowed).tolist():
+        size = int(gpu_memory[n])
+        need = memory or int(fraction * size)
+        roomy = room[n] >= need
+        joined = used[n] != 0
+        joined &= held[n] != leaving[n]
+        open_ = [s for s in np.flatnonzero(joined).tolist() if size - held[n, s] + leaving[n, s] >= need and size >= 100]
+        joinable = (min(len(open_), 1) if wanted == 1 else len(open_)) if roomy else 0
+        spare = int(idle[GPU_ROW, n]) + int(releasing[GPU_ROW, n]) if idle[GPU_ROW, n] > 0 or releasing[GPU_ROW, n] > 0 else 0
+        whole = max(0, spare)
+        if (not roomy and free[GPU_ROW, n] < 1) or joinable + whole < wanted or memory > size:
+            continue
+        if any(request[r] > free[r, n] or (request[r] > idle[r, n] and not allocatable[r, n]) for r in asked):
+            continue
+        if pods_row >= 0 and free[pods_row, n] < 2 and (joinable < wanted or device_order == 1):
+            continue
+        now = all(request[r] <= idle[r, n] for r in asked) and np.floor(idle[GPU_ROW, n]) + joinable >= wanted
+        score = float(extra[n]) + (10000.0 if roomy and sharing else 0.0) + (1000.0 if availability and now else 0.0)
+        if strategy == 0 and allocatable[GPU_ROW, n] and most:
+            score += 9.0 if least == most else 9.0 * (1.0 - (float(free[GPU_ROW, n]) - least) / (most - least))
+        if strategy == 1 and devices[n]:
+            score += float(free[GPU_ROW, n] / devices[n])
+        found.append((-score, int(rank[n]), n, need, bool(now), open_, whole))
+    if not found:
+        return -1
+    _, _, best, need, now, open_, whole = min(found)
+    out[1] = need
+    waits = bool(only_later)
+    share = {s: float(used[best, s] / gpu_memory[best]) for s in open_}
+    for i in range(wanted):
+        order = {0: lambda s: -share[s], 1: lambda s: -(1.0 - share[s])}.get(device_order, lambda _: 0.0)
+        pick = min(open_, key=order, default=-1)
+        if whole and (pick < 0 or (device_order == 1 and 1.0 - share[pick] < 1.0)):
+            pick, whole = -1, whole - 1
+            waits |= not now
+        elif pick >= 0:
+            waits |= not now or not known[best, pick] or gpu_memory[best] - held[best, pick] < need
+            open_.remove(pick)
+        out[2 + i] = pick
+    out[0] = waits
+    return best
+
+
 @njit("int64(float64[::1], int64[::1], int64, int64)", cache=True, nogil=True)
 def best_between(scores: Floats, rank: Ints, start: int, stop: int) -> int:
     """The node of the best score from ``start`` to before ``stop``, ties by rank; -1 if all are -inf."""

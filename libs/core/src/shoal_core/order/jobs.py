@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from shoal_core.gang import Remaining
 from shoal_core.order.iterator import Iterator, Node
@@ -74,55 +75,82 @@ class Serving(Iterator[Job]):
 
 
 class Sorted:
-    """Jobs of each queue in their order, kept in step as jobs change. ``eligible`` says which are in."""
+    """Jobs of each queue in their order, kept in step as jobs change. ``eligible`` says which are in.
+
+    A queue is sorted when it is first asked for.
+    """
 
     def __init__(self, jobs: Iterable[Job], eligible: Callable[[Job], bool]) -> None:
         self._eligible = eligible
-        self.lists: dict[str, list[tuple[JobKey, Job]]] = {}
         self.queues: dict[str, Queue] = {}
+        """Those that have or had such jobs."""
+        self._members: dict[str, list[Job]] = {}
+        """Jobs of queues that are not sorted yet."""
+        self._lists: dict[str, list[tuple[JobKey, Job]]] = {}
         self._where: dict[int, tuple[str, JobKey]] = {}
-        self._spread: dict[int, str] = {}
-        """Jobs that run on more than one node -> their queue."""
+        self._wide: dict[str, list[Job]] = {}
+        """Jobs with several pods on nodes."""
+        self._spread: dict[str, bool] = {}
+        members = self._members
         for job in jobs:
             if eligible(job):
                 queue = job.queue
                 assert queue is not None
-                name, key = queue.name, job.key_cache or job.order()
-                if name not in self.queues:
-                    self.queues[name], self.lists[name] = queue, []
-                self.lists[name].append((key, job))
-                self._where[id(job)] = (name, key)
+                name = queue.name
+                if name not in members:
+                    self.queues[name], members[name] = queue, []
+                members[name].append(job)
                 if job.active > 1:
-                    self._note(job)
-        for found in self.lists.values():
-            found.sort(key=lambda pair: pair[0])
+                    self._wide.setdefault(name, []).append(job)
 
-    def _note(self, job: Job) -> None:
-        if job.active > 1 and job.queue and len({p.node for p in job.pods.values() if ACTIVE[p.status]}) > 1:
-            self._spread[id(job)] = job.queue.name
-        else:
-            self._spread.pop(id(job), None)
+    def of(self, name: str) -> list[tuple[JobKey, Job]]:
+        """The queue's jobs with their keys."""
+        found = self._lists.get(name)
+        if found is None:
+            found = self._lists[name] = [(j.key_cache or j.order(), j) for j in self._members.pop(name, ())]
+            found.sort(key=itemgetter(0))
+            for key, job in found:
+                self._where[id(job)] = (name, key)
+        return found
+
+    def settle(self) -> None:
+        """Sort all queues: in a simulation jobs have other keys."""
+        for name in list(self._members):
+            self.of(name)
 
     def spread(self, queues: Iterable[str]) -> bool:
         """Whether a job of these queues runs on more than one node."""
-        return not set(self._spread.values()).isdisjoint(queues)
+        return any(self._spreads(name) for name in self._wide.keys() & queues)
+
+    def _spreads(self, name: str) -> bool:
+        found = self._spread.get(name)
+        if found is None:
+            found = self._spread[name] = any(
+                job.queue is self.queues[name]
+                and self._eligible(job)
+                and len({p.node for p in job.pods.values() if ACTIVE[p.status]}) > 1
+                for job in self._wide[name]
+            )
+        return found
 
     def update(self, job: Job) -> None:
         """The job changed for good."""
-        self._spread.pop(id(job), None)
+        assert job.queue is not None
+        name = job.queue.name
+        self._spread.pop(name, None)
+        found = self.of(name)
         if where := self._where.pop(id(job), None):
-            found = self.lists[where[0]]
-            at = bisect_left(found, where[1], key=lambda pair: pair[0])
+            at = bisect_left(found, where[1], key=itemgetter(0))
             while found[at][1] is not job:
                 at += 1
             del found[at]
         if self._eligible(job):
-            assert job.queue is not None
-            self.queues[job.queue.name] = job.queue
+            self.queues[name] = job.queue
             key = job.order()
-            insort(self.lists.setdefault(job.queue.name, []), (key, job), key=lambda pair: pair[0])
-            self._where[id(job)] = (job.queue.name, key)
-            self._note(job)
+            insort(found, (key, job), key=itemgetter(0))
+            self._where[id(job)] = (name, key)
+            if job.active > 1 and not any(j is job for j in self._wide.get(name, ())):
+                self._wide.setdefault(name, []).append(job)
 
 
 Entry = tuple[JobKey, "Job | Probe"]
@@ -151,32 +179,59 @@ class Simulated(Iterator[Entry]):
             mine.setdefault(queue.name, []).append(entry)
             tops.add(queue.line[-1].name)
         self._waiting: dict[str, list[tuple[JobKey, Job]]] = {}
-        for name, found in pending.lists.items():
-            queue = pending.queues[name]
-            if found and queue.line[-1].name in tops:
-                left = [pair for pair in reversed(found) if id(pair[1]) not in self._skipped]
-                if left:
+        self._at: dict[str, int] = {}
+        """By queue: the first of those that wait which was not taken."""
+        for name, queue in pending.queues.items():
+            if queue.line[-1].name in tops:
+                self._waiting[name], self._at[name] = pending.of(name), 0
+                self._skip(name)
+                if self._at[name] < len(self._waiting[name]):
                     queues[name] = queue
-                    mine.setdefault(name, []).extend(left)
+                    mine.setdefault(name, [])
         for name, found in mine.items():
-            found.sort(key=lambda pair: pair[0], reverse=True)
+            found.sort(key=itemgetter(0), reverse=True)
             self.leaf(queues[name]).jobs = found
-        self.participants = self._skipped
+
+    def _skip(self, name: str) -> None:
+        """Past those that take part themselves."""
+        found, at = self._waiting[name], self._at[name]
+        while at < len(found) and id(found[at][1]) in self._skipped:
+            at += 1
+        self._at[name] = at
+
+    def _next(self, leaf: Node[Entry]) -> tuple[Entry, bool]:
+        """(the entry that comes next, whether it only waits)."""
+        assert leaf.queue is not None
+        name = leaf.queue.name
+        found = self._waiting.get(name)
+        if found is not None and (at := self._at[name]) < len(found) and not (leaf.jobs and leaf.jobs[-1][0] < found[at][0]):
+            return found[at], True
+        return leaf.jobs[-1], False
 
     def key(self, node: Node[Entry]) -> OrderKey:
         """By the entry that would be taken."""
         assert node.queue is not None
-        first = node.representative.jobs[-1][1]
-        chunk = first.chunk if isinstance(first, Probe) else first.chunk(False, self._least)[1]
+        first = self._next(node.representative)[0][1]
+        chunk = first.chunk if isinstance(first, Probe) else (first.chunk_cache or first.chunk(False, self._least))[1]
         return order_key(node.queue, chunk, self._total)
 
     def take(self, leaf: Node[Entry]) -> Entry:
         """The best entry."""
-        return leaf.jobs.pop()
+        found, waits = self._next(leaf)
+        if waits:
+            name = leaf.queue.name  # type: ignore[union-attr]
+            self._at[name] += 1
+            self._skip(name)
+        else:
+            leaf.jobs.pop()
+        return found
 
     def has(self, leaf: Node[Entry]) -> bool:
         """Whether entries are left."""
-        return bool(leaf.jobs)
+        if leaf.jobs:
+            return True
+        name = leaf.queue.name if leaf.queue else ""
+        return name in self._waiting and self._at[name] < len(self._waiting[name])
 
 
 @dataclass
@@ -210,7 +265,7 @@ class Victims(Iterator[View]):
     def __init__(self, running: Sorted, queues: Iterable[str], total: Vector, may: Callable[[Job], bool]) -> None:
         super().__init__()
         self._total, self._may = total, may
-        self._lists = {name: running.lists[name] for name in queues if running.lists.get(name)}
+        self._lists = {name: found for name in queues if name in running.queues and (found := running.of(name))}
         self._left: dict[str, int] = {name: len(found) for name, found in self._lists.items()}
         self._popped: dict[str, Vector] = {}
         for name in self._lists:

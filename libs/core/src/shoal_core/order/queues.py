@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal_core.fairness.division import UNLIMITED
 from shoal_core.queues import Queue, plus
-from shoal_core.rows import NOTHING, Vector
+from shoal_core.rows import EXACT, NOTHING, Vector
 
 INFINITE = float("inf")
 
@@ -81,7 +81,7 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
         after = dominant_share(*plus(queue.allocated, taken, -1.0), sizes)
     elif chunk is not NOTHING:
         cpu, memory, gpus = a + chunk[0], b + chunk[1], c + chunk[2]
-        if gpus % 1.0:
+        if gpus % EXACT:
             gpus = round(gpus, 6)
         after = dominant_share(cpu, memory, gpus, sizes)
     return (

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal_contracts.state import TopologyRecord
 from shoal_core.gang import DEFAULT, Member, leaves
 from shoal_core.kernels.domains import sum_domains
 from shoal_core.nodes import Bytes, Floats, Ints
+from shoal_core.placement.domains import ROOT, Domains, Standing, domains, ratio
 from shoal_core.rows import Job, Pod
 from shoal_core.status import ACTIVE
 from shoal_core.vocabulary import GPU, PODS, SHARED_RESOURCES
@@ -22,56 +22,6 @@ if TYPE_CHECKING:
 
 STEP = 100_000.0
 SHORT = {0: "CPU cores", 1: "memory", 2: "GPUs"}
-
-
-@dataclass
-class Domains:
-    """The tree of a topology over the nodes that have all its labels. Domain 0 is the root; parents come first."""
-
-    version: int
-    labels: list[str]
-    names: list[str]
-    level: Ints
-    parent: Ints
-    at_level: Ints
-    """(levels, nodes): the node's domain at each level, -1 outside the tree."""
-    leaf: Ints
-    rank: Ints
-    """Order of the domains by name."""
-    by_level: list[Ints]
-    """The domains of each level, in one piece: those of a lower level have higher numbers."""
-    inside: Ints
-    """(nodes,): the root for nodes in the tree, -1 for others."""
-
-
-def domains(record: TopologyRecord, session: Session) -> Domains:
-    """The tree as the nodes stand."""
-    nodes = session.nodes
-    keys = [level.label for level in record.levels]
-    names, parents, levels = ["root"], [-1], [-1]
-    at_level = np.full((max(len(keys), 1), nodes.usable.shape[0]), -1, np.int64)
-    members = [c for c, found in enumerate(nodes.records) if found is not None and all(k in found.labels for k in keys)]
-    above, path = dict.fromkeys(members, 0), dict.fromkeys(members, "")
-    for i, key in enumerate(keys):
-        numbers: dict[str, int] = {}
-        for column in members:
-            name = path[column] + nodes.records[column].labels[key]  # type: ignore[union-attr]
-            number = numbers.get(name)
-            if number is None:
-                number = numbers[name] = len(names)
-                names.append(name)
-                parents.append(above[column])
-                levels.append(i)
-            above[column] = number
-            path[column] = name + "."
-        at_level[i, members] = list(above.values())
-    rank = np.zeros(len(names), np.int64)
-    rank[np.array(sorted(range(len(names)), key=lambda d: names[d]))] = np.arange(len(names))
-    leaf = at_level[-1].copy() if keys else at_level[0]
-    level = np.array(levels)
-    by_level = [np.flatnonzero(level == i) for i in range(len(keys))]
-    inside = np.where(leaf >= 0, 0, -1)
-    return Domains(nodes.version, keys, names, level, np.array(parents), at_level, leaf, rank, by_level, inside)
 
 
 @dataclass
@@ -91,6 +41,8 @@ class Topology:
         self.scores: dict[str, Floats] = {}
         """Subgroup -> score of each node, NaN for nodes that are not tried."""
         self.told = Told()
+        self._standing: dict[tuple[str, int, int], Standing] = {}
+        """By topology, level and shape of pods."""
         self._whole: dict[tuple[str, int], tuple[np.ndarray, int]] = {}
         """For all nodes of the session: those inside the tree, and the domain that holds them all."""
 
@@ -161,7 +113,7 @@ class Topology:
             valid, common = self._whole[name, deepest]
         inside = self._inside(tree, common)
         bottom = low if low >= 0 else high
-        free, pods, fits = self._room(tree, inside, tasks, max(bottom, int(tree.level[common])))
+        free, pods, fits, kept = self._room(tree, name, inside, tasks, max(bottom, int(tree.level[common])))
         whom = f" job <{job.key[0] if job.key[0] != 'default' else ''}/{job.name}>"
         if member.name not in ("", DEFAULT):
             whom += f", subgroup {member.name}"
@@ -171,24 +123,38 @@ class Topology:
             self.told.lines.append(f"{sentence}: not enough resources in {where} to allocate the job")
             self.told.code = self.told.code or "PodSchedulingErrors"
             return
-        order = self._order(tree, inside, free, bottom)
+        order = kept.order(tree, self._total, bottom) if kept else self._order(tree, inside, free, bottom)
         if low >= 0:
             self.scores[member.name] = self._scores(tree, order[low], low)
         relevant = self._relevant(low, high)
         wanted = self._pinned(tree, member, tasks, high) if high >= 0 else None
         found = False
         for level in relevant:
-            for d in order.get(level, ()):
-                if not fits[d] or (wanted is not None and not wanted[d]):
-                    continue
+            if level not in order:
+                continue
+            here = order[level]
+            here = here[fits[here]] if wanted is None else here[fits[here] & wanted[here]]
+            for d in here.tolist():
                 found = True
-                yield (valid & ((tree.at_level[level] == d) if level >= 0 else (tree.leaf >= 0))).astype(np.uint8)
+                yield self._nodes_of(tree, valid, level, d)
         if not found:
             last = relevant[-1]
             for d in np.flatnonzero((tree.level[: len(fits)] == last) & (~fits)):
                 if wanted is None or wanted[d]:
                     self.told.lines.append(self._short(tree, int(d), free, pods, tasks))
             self.told.lines.append(sentence)
+
+    @staticmethod
+    def _nodes_of(tree: Domains, valid: np.ndarray, level: int, d: int) -> Bytes:
+        """The nodes of a domain that may be used."""
+        if level < 0:
+            return (valid & (tree.leaf >= 0)).astype(np.uint8)
+        starts, members = tree.members(level)
+        at = d - int(tree.by_level[level][0])
+        columns = members[starts[at] : starts[at + 1]]
+        mask = np.zeros(valid.shape[0], np.uint8)
+        mask[columns] = valid[columns]
+        return mask
 
     @staticmethod
     def _relevant(low: int, high: int) -> list[int]:
@@ -221,8 +187,10 @@ class Topology:
             inside[here] = inside[tree.parent[here]]
         return inside
 
-    def _room(self, tree: Domains, inside: Bytes, tasks: list[Pod], deepest: int) -> tuple[Floats, Ints, np.ndarray]:
-        """(free, pods, fits) by domain down to level ``deepest``: resources, how many of the pods fit, whether all do."""
+    def _room(
+        self, tree: Domains, name: str, inside: Bytes, tasks: list[Pod], deepest: int
+    ) -> tuple[Floats, Ints, np.ndarray, Standing | None]:
+        """(free, pods, fits, kept) by domain down to level ``deepest``: resources, how many of the pods fit, whether all do."""
         nodes = self._session.nodes
         size = nodes.allocatable.shape[0]
         first = tasks[0].shape
@@ -237,6 +205,14 @@ class Topology:
                 np.maximum(largest[: request.shape[0]], request, out=largest[: request.shape[0]])
                 total[: request.shape[0]] += request
         alike = same or self._alike(tasks)
+        self._total = total
+        whole = bool(inside.all())
+        kept: Standing | None = None
+        keeps = same and whole and first.gpus >= 1 and deepest >= 0 and len(tree.by_level[deepest]) > 0
+        if keeps:
+            kept = self._standing.get((name, deepest, first.number))
+            if kept is not None and kept.renew(nodes, tree, largest):
+                return kept.free, kept.pods, kept.pods >= len(tasks), kept
         count = int(tree.by_level[deepest][-1]) + 1 if deepest >= 0 and len(tree.by_level[deepest]) else 1
         inside = inside[:count]
         free, pods = np.zeros((size, count)), np.zeros(count, np.int64)
@@ -248,11 +224,12 @@ class Topology:
             nodes.idle, nodes.releasing, inside, tree.at_level[deepest] if deepest >= 0 else tree.inside, tree.parent,
             largest, shared, int(alike), len(tasks), free, pods,
         )  # fmt: skip
-        self._total = total
-        fits = (pods >= len(tasks)) & (inside == 1) if alike else self._ratio(free, total) <= 1
-        if alike and not inside.all():
-            fits |= (inside == 0) & (self._ratio(free, total) <= 1)
-        return free, pods, fits
+        fits = (pods >= len(tasks)) & (inside == 1) if alike else ratio(free, total) <= 1
+        if alike and not whole:
+            fits |= (inside == 0) & (ratio(free, total) <= 1)
+        if keeps:
+            kept = self._standing[name, deepest, first.number] = Standing(nodes, deepest, free, pods)
+        return free, pods, fits, kept
 
     @staticmethod
     def _alike(tasks: list[Pod]) -> bool:
@@ -262,33 +239,23 @@ class Topology:
         kinds = {tuple(r for r in t.shape.rows if r >= SHARED_RESOURCES) for t in tasks}
         return len(kinds) == 1
 
-    @staticmethod
-    def _ratio(free: Floats, total: Floats) -> Floats:
-        """By domain: the largest part of what is free that is asked for; 1000 where nothing is free."""
-        rows = [r for r in np.flatnonzero(total > 0) if r != PODS]
-        if not rows:
-            return np.zeros(free.shape[1])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts = np.where(free[rows] > 0, total[rows][:, None] / free[rows], 1000.0)
-        return parts.max(axis=0)
-
-    def _order(self, tree: Domains, inside: Bytes, free: Floats, deepest: int) -> dict[int, list[int]]:
+    def _order(self, tree: Domains, inside: Bytes, free: Floats, deepest: int) -> dict[int, Ints]:
         """By level down to ``deepest``: its domains in their parents' order first, then the fullest, then by name."""
         place = np.zeros(len(tree.names), np.int64)
-        found: dict[int, list[int]] = {-1: [0] if inside[0] else []}
-        fullest = -self._ratio(free, self._total)
+        found: dict[int, Ints] = {-1: ROOT if inside[0] else ROOT[:0]}
+        fullest = -ratio(free, self._total)
         for level in range(deepest + 1):
             here = tree.by_level[level]
             here = here[inside[here] == 1]
             here = here[np.lexsort((tree.rank[here], fullest[here], place[tree.parent[here]]))]
             place[here] = np.arange(len(here))
-            found[level] = here.tolist()
+            found[level] = here
         return found
 
-    def _scores(self, tree: Domains, ordered: list[int], level: int) -> Floats:
+    def _scores(self, tree: Domains, ordered: Ints, level: int) -> Floats:
         """Score of each node by the place of its domain at the preferred level: the emptiest counts most."""
         value = np.full(len(tree.names) + 1, np.nan)
-        for i, d in enumerate(ordered):
+        for i, d in enumerate(ordered.tolist()):
             value[d] = int((i + 1) / len(ordered) * 10) * STEP
         return value[tree.at_level[level]]
 

@@ -46,8 +46,6 @@ class Walk:
         self.dynamic = Dynamic(session)
         self.offers = Offers(session)
         self.failure: Failure | None = None
-        self.plain = not session.numa and not session.cluster.avoiding
-        """Whether no pod keeps another from a node by more than what it uses."""
         self._predicates = "predicates" in plugins
         self._gate = "proportion" in plugins
         self._placement = "nodeplacement" in plugins
@@ -65,6 +63,12 @@ class Walk:
         self._allowed: dict[int, Bytes] = {}
         self._unfit: dict[str, int] = {}
         """Nodes with room that the last pod could not use, by reason."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether no pod, as the session stands, keeps another from a node by more than what it uses."""
+        session = self.session
+        return not (session.numa or session.cluster.avoiding or session.avoiding)
 
     # the job
 
@@ -394,6 +398,7 @@ class Walk:
             np.array([p.shape.fraction for p in kinds]), self._strategy(False), self._available, int(self._sharing),
             self._device_order, PODS if self._predicates else -1, of, columns, slots, fresh,
         )  # fmt: skip
+        nodes.moved.extend(columns[:done].tolist())
         return list(zip(columns[:done].tolist(), slots[:done].tolist(), fresh[:done].tolist(), strict=True))
 
     def _discounted(self, pod: Pod, allowed: Bytes, request: Floats, among: Bytes) -> tuple[Bytes, Floats]:

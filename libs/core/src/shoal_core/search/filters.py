@@ -31,9 +31,9 @@ class Filters:
         self._each = first.gpus if whole else 0.0
         self._passed = False
         self._levels = list(self._required(search.job.root))
-        self._best = (
-            np.sort(search.free)[::-1][: len(tasks)] if len(tasks) < search.free.shape[0] else np.sort(search.free)[::-1]
-        )
+        self.alike = whole and not self._choosy and not self._levels
+        """Whether ``enough`` says all: victims that are enough are accepted."""
+        self._best: list[float] | None = None
 
     def accepts(self, gone: Gone) -> bool:
         """Whether these victims may be enough."""
@@ -67,7 +67,9 @@ class Filters:
             # More victims only make more room: what passed once passes again.
             self._passed = self._slots(gone) >= len(self._tasks)
             return self._passed
-        rest = [float(v) for v in self._best]
+        if self._best is None:
+            self._best = [float(v) for v in np.sort(free)[::-1][: len(self._tasks)]]
+        rest = self._best.copy()
         # Nodes with victims count with these; the plain list may hold some of them too low, never too high.
         rooms = sorted([float(free[c]) + v for c, v in gone.items()] + self._without(rest, gone), reverse=True)[
             : len(self._wanted)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shoal_core.gang import Remaining
 from shoal_core.order.jobs import Victims, View
 from shoal_core.rows import Job, Pod
+from shoal_core.search.tape import Tape
 
 
 @dataclass
@@ -26,8 +27,12 @@ Filter = Callable[[Gone], bool]
 class Accumulator:
     """Victims in their order, one step after the other. ``states`` yields after each step that passes the filter."""
 
-    def __init__(self, victims: Victims, recorded: list[Batch], accepts: Filter, most: int) -> None:
-        self._victims, self._accepts, self._most = victims, accepts, most
+    def __init__(self, tape: Tape, recorded: list[Batch], accepts: Filter, most: int) -> None:
+        self._tape, self._accepts, self._most = tape, accepts, most
+        self._at = 0
+        """So many were taken from the tape."""
+        self._victims: Victims | None = None
+        """Instead of the tape, once the rest of a job was put back."""
         self.recorded = {p.record.uid for batch in recorded for p in batch.pods}
         self.batches: list[Batch] = []
         self.of_job: dict[int, list[int]] = {}
@@ -47,16 +52,16 @@ class Accumulator:
             full = self._most >= 0 and len(self._jobs) > self._most
             if full and not self._rests:
                 return False
-            view = self._victims.pop()
-            if view is None:
+            found = self._next()
+            if found is None:
                 return False
+            view, pods, more = found
             job = view.job
             if view.taken:
                 self._rests -= 1
             if full and id(job) not in self._jobs:
                 continue
             self._jobs.add(id(job))
-            pods, more = Remaining(job.root, view.taken).next_victims()
             if not pods:
                 continue
             mine = {p.record.uid for p in pods}
@@ -74,7 +79,16 @@ class Accumulator:
                 self.gone[pod.node] = self.gone.get(pod.node, 0.0) + pod.accepted[2]
             return True
 
+    def _next(self) -> tuple[View, list[Pod], bool] | None:
+        if self._victims is None:
+            self._at += 1
+            return self._tape.get(self._at - 1)
+        view = self._victims.pop()
+        return None if view is None else (view, *Remaining(view.job.root, view.taken).next_victims())
+
     def _push(self, job: Job, taken: frozenset[str]) -> None:
+        if self._victims is None:
+            self._victims = self._tape.after(self._at)
         self._victims.push(View(job, taken))
         self._rests += 1
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted, Victims
+from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted
 from shoal_core.placement.walk import Walk
 from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
 from shoal_core.search.likeness import Likeness, Looks, has_topology
 from shoal_core.search.scenario import Accumulator, Batch
+from shoal_core.search.tape import Tape
 from shoal_core.session import Session
 from shoal_core.status import ACTIVE, PIPELINED, RELEASING, USED
 from shoal_core.vocabulary import GPU
@@ -46,7 +47,7 @@ class Bounds:
 
 
 class Search:
-    """One job's search. ``victims`` makes a fresh order of candidates, ``validate`` judges a simulated scenario."""
+    """One job's search. ``tape`` has the candidates in their order, ``validate`` judges a simulated scenario."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Search:
         walk: Walk,
         job: Job,
         pending: Sorted,
-        victims: Callable[[], Victims],
+        tape: Callable[[], Tape],
         validate: Validator,
         bounds: Bounds,
         looks: Looks,
@@ -62,35 +63,23 @@ class Search:
         spread: bool = True,
     ) -> None:
         self.session, self.walk, self.job = session, walk, job
-        self._pending, self._victims, self._validate, self._bounds, self._most = pending, victims, validate, bounds, most
+        self._pending, self._tape, self._validate, self._bounds, self._most = pending, tape, validate, bounds, most
         self._looks = looks
         self._spread = spread
         """Whether a candidate runs on more than one node."""
-        self._idle, self._leaving = session.nodes.idle_and_leaving_gpus()
-        self.free = self._idle + self._leaving
-        self.feasible = self._feasible()
-        self.free_total = float(np.maximum(self.free, 0.0)[self.feasible == 1].sum())
-        self._slots: dict[float, int] = {}
+        free = looks.free(any(p.shape.cpu_only for p in job.pods.values()))
+        self.free, self.feasible, self.free_total, self.slots = free.gpus, free.nodes, free.total, free.slots
         self.recorded: list[Batch] = []
         self.recorded_pods: list[Pod] = []
         self._failed: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
         self._began = session.units
         self._wasted = 0
+        self._standing: Scenario | None = None
+        """What the last probe left simulated, where another with the victims that it recorded would come to the same."""
+        self._repeats = False
+        self._cost = 0
+        """Work of the last simulation that succeeded."""
         self.reason = EXHAUSTED
-
-    def _feasible(self) -> np.ndarray:
-        """Nodes on which the job's pods and its victims are placed: all, or for a job of GPUs only those that have some idle
-        or some that are being released, whatever is promised of them (policy spec 4.4)."""
-        if any(p.shape.cpu_only for p in self.job.pods.values()):
-            return self.session.everywhere.copy()
-        return (self.session.everywhere & ((self._idle > 0) | (self._leaving > 0))).astype(np.uint8)
-
-    def slots(self, each: float) -> int:
-        """So many requests of ``each`` whole GPUs fit on the feasible nodes as they are."""
-        found = self._slots.get(each)
-        if found is None:
-            found = self._slots[each] = int((np.maximum(self.free, 0.0)[self.feasible == 1] // each).sum())
-        return found
 
     def needs_several_nodes(self, tasks: list[Pod]) -> bool:
         """Whether the victims of one node can't be enough, so that none of them need be tried alone."""
@@ -123,7 +112,7 @@ class Search:
                 return None
             if largest == 0:
                 continue
-            found = self._probe(generator, tasks)
+            found = self._standing or self._probe(generator, tasks)
             if self.reason == STOPPED:
                 return None
             if found is not None:
@@ -135,7 +124,7 @@ class Search:
         """The most pods for which a probe succeeds; its victims are recorded for the next."""
         low, high, k = 0, len(tasks) + 1, 1
         while True:
-            if not self._try(generator, tasks[:k]):
+            if not self._try(generator, tasks[:k], last=k == len(tasks)):
                 high = k
                 break
             low = k
@@ -150,7 +139,7 @@ class Search:
                 high = k
         return low
 
-    def _try(self, generator: Callable, tasks: list[Pod]) -> bool:
+    def _try(self, generator: Callable, tasks: list[Pod], last: bool = False) -> bool:
         start, began = len(self.session.log), self.session.units
         found = self._probe(generator, tasks)
         if found is None:
@@ -158,6 +147,11 @@ class Search:
             return False
         gone = {p.record.uid for p in found.pods() if p.status in (RELEASING, PIPELINED)}
         self.recorded = [b for b in found.batches if any(p.record.uid in gone for p in b.pods)]
+        if last and self._repeats and len(self.recorded) == len(found.batches) and not self._over() and not self._hopeless(0):
+            # The probe that follows would simulate just this again: it stays, and costs the same.
+            self.session.units += self._cost
+            self._standing = found
+            return True
         self.session.rollback(start)
         self.recorded_pods = [p for b in self.recorded for p in b.pods]
         return True
@@ -182,7 +176,7 @@ class Search:
         among = self.feasible.copy()
         for pod in self.recorded_pods:
             among[pod.node] = 1
-        accumulator = Accumulator(self._victims(), self.recorded, filters.accepts, self._most)
+        accumulator = Accumulator(self._tape(), self.recorded, filters.accepts, self._most)
         pending = frozenset(t.record.uid for t in tasks)
         recorded = frozenset(accumulator.recorded)
         began = self.session.units
@@ -196,12 +190,21 @@ class Search:
                 continue
             scenario = Scenario([*self.recorded, *chosen])
             if filters.enough(scenario.batches):
-                look = self._looks.scenario(tasks, self.recorded_pods, chosen, among) if comparable else None
+                look = None
+                if comparable and self._in_vain:
+                    look = self._looks.scenario(tasks, self.recorded_pods, chosen, among)
                 if look in self._in_vain:
                     # It costs what the one like it did: budgets don't depend on what is known already.
                     self.session.units += self._in_vain[look]
-                elif self._simulate(scenario, probe, among, look):
-                    return scenario
+                else:
+                    before = self.session.units
+                    if self._simulate(scenario, probe, among):
+                        self._repeats = len(chosen) == len(accumulator.batches) or filters.alike
+                        return scenario
+                    if comparable and not self._invalid:
+                        look = look or self._looks.scenario(tasks, self.recorded_pods, chosen, among)
+                        if look is not None:
+                            self._in_vain[look] = self.session.units - before
             self._failed.add(mark)
         return None
 
@@ -219,10 +222,12 @@ class Search:
                 state = 2
         return (order[0], state, order[2], order[3])
 
-    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray, look: Likeness | None) -> bool:
+    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray) -> bool:
         session, walk = self.session, self.walk
         began = session.units
         pods = scenario.pods()
+        # Whether it failed by more than that the job found no place.
+        self._invalid = not pods
         if not pods:
             return False
         start = len(session.log)
@@ -248,9 +253,9 @@ class Search:
                 left -= 1
                 walk.place(job, job.chunk(False, session.least_memory)[0], among, later=True)
         if done and self._validate(scenario, probe):
+            self._cost = session.units - began
             return True
-        if not done and look is not None:
-            self._in_vain[look] = session.units - began
+        self._invalid = done
         session.rollback(start)
         return False
 
