@@ -36,7 +36,7 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
         ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"),
     )},
     # Preparations of shares that fail, or are found half done.
-    ("binder", "", "configmaps"): ("patch", "delete"),
+    ("binder", "", "configmaps"): ("get", "update"),
     ("binder", "", "pods"): ("get", "patch"),
     ("binder", "", "events"): ("create",),
     # Reservations that are found wrong, replicas that come and go.

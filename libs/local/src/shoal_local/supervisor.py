@@ -87,18 +87,26 @@ class Supervisor:
             return 0, str(error)
 
     def wait_ready(self, name: str, limit: float = READY_LIMIT) -> None:
-        """Wait for /readyz. Raises NotStarted with what it waits for and the end of its log."""
-        child, last = self.children[name], ""
+        """Wait for /readyz. Raises NotStarted with what it waits for and the end of its log.
 
-        def ready() -> bool:
-            nonlocal last
-            status, last = self.http(name, "/readyz")
-            return status == 200 and (last == "ok\n" or self._standby(name))
+        One that ends meanwhile is started again by the watcher, if there is one: then that is waited for.
+        """
+        deadline = time.monotonic() + limit
+        while True:
+            child, last = self.children[name], ""
 
-        try:
-            child.wait_until(ready, limit, "ready")
-        except NotStarted as error:
-            raise NotStarted(f"{error}\n{last}") from error
+            def ready() -> bool:
+                nonlocal last
+                status, last = self.http(name, "/readyz")
+                return status == 200 and (last == "ok\n" or self._standby(name))
+
+            try:
+                child.wait_until(ready, max(0.1, deadline - time.monotonic()), "ready")
+                return
+            except NotStarted as error:
+                if self._watcher is None or child.pid or time.monotonic() > deadline:
+                    raise NotStarted(f"{error}\n{last}") from error
+                time.sleep(0.2)
 
     def _standby(self, name: str) -> bool:
         """Whether it may be that another replica leads; one alone has to."""
