@@ -38,7 +38,8 @@ from shoal_service.failpoint import reach
 from shoal_service.metrics import UNEXPECTED
 
 NAME = "binder"
-OUTCOME_TTL = 3600.0
+OUTCOME_TTL = 300.0
+"""Seconds that an outcome is kept for a leader that is away: a decision without one is looked into after its expiry."""
 _POD = msgspec.json.Decoder(sharing.Pod)
 _DECISION = msgspec.json.Decoder(Decision)
 _GO = msgspec.json.Decoder(GangGo)

@@ -132,10 +132,14 @@ class Loop:
             if incarnation and change.incarnation != incarnation:
                 self._context.log.warning("the decision stream was made anew")
                 self._lost = True
+                self._wake.set()
             incarnation = change.incarnation
-            if change.subject and change.data and (found := decode(decoder, change.data, change.subject, self._context.log)):
+            # Outcomes of decisions that were closed long ago are kept for a while: nobody waits for them.
+            if not change.subject or not change.data or not self._ledger.is_open(subjects.parse(change.subject)[2][0]):
+                continue
+            if found := decode(decoder, change.data, change.subject, self._context.log):
                 self._inbox.append(found)
-            self._wake.set()
+                self._wake.set()
 
     async def _streams(self) -> None:
         await self._context.bus.ensure([streams.DECISION, streams.EVENT, streams.LOG], [streams.BINDER])
@@ -173,26 +177,21 @@ class Loop:
 
     async def _adopt(self) -> None:
         shard = self._context.config.shard
-        decoder, outcomes = msgspec.json.Decoder(Decision), msgspec.json.Decoder(Outcome)
+        decoder = msgspec.json.Decoder(Decision)
         open_now: dict[str, tuple[Decision, int]] = {}
-        found: list[Outcome] = []
         went: set[str] = set()
-        filters = [subjects.decision("*", shard=shard), subjects.gang("*", shard=shard), subjects.outcome("*", shard=shard)]
+        filters = [subjects.decision("*", shard=shard), subjects.gang("*", shard=shard)]
         async with asyncio.timeout(60):
             async for change in self._context.bus.follow(streams.DECISION.name, filters):
                 if change.subject:
-                    plane, _, names = subjects.parse(change.subject)
+                    names = subjects.parse(change.subject)[2]
                     if names[0] == "_gang" and change.data is not None:
                         went.add(names[1])
                     if names[0].startswith("_"):
                         continue
                     if change.data is None:
-                        if plane == "decision":
-                            open_now.pop(names[0], None)
-                            self._ledger.last[names[0]] = change.seq
-                    elif plane == "outcome":
-                        if outcome := decode(outcomes, change.data, change.subject, self._context.log):
-                            found.append(outcome)
+                        open_now.pop(names[0], None)
+                        self._ledger.last[names[0]] = change.seq
                     elif decision := decode(decoder, change.data, change.subject, self._context.log):
                         open_now[names[0]] = (decision, change.seq)
                 if change.caught_up:
@@ -201,12 +200,10 @@ class Loop:
         for decision, seq in open_now.values():
             self._do(self._ledger.adopt(decision, seq, now, decision.gang in went))
         self._do(self._ledger.adopted())
-        # Who is gone, or bound by now, is known before a gang is let go.
+        # Who is gone, or bound by now, is known before outcomes let a gang go: those are followed from here on.
         for uid in list(self._ledger.entries):
             pod = self._cluster.pods.get(uid)
             self._do(self._ledger.seen(uid, pod.record.node, bool(pod.record.deleted)) if pod else self._ledger.gone(uid))
-        for outcome in found:
-            self._do(self._ledger.outcome(outcome, self._context.clock.monotonic()))
 
     async def _fence_pending(self, epoch: int) -> None:
         pods = [
