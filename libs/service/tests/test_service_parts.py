@@ -35,6 +35,23 @@ def test_the_environment_wins_over_the_file_and_the_file_over_defaults(tmp_path:
     assert (found.workers, found.shard, found.elect, found.namespace) == (16, "blue", False, "kai-scheduler")
 
 
+class Nested(Common, kw_only=True, forbid_unknown_fields=True):
+    flags: dict[str, int] = {}
+
+
+def test_an_overlay_wins_key_by_key_and_may_be_absent(tmp_path: Path) -> None:
+    file, overlay = tmp_path / "c.yaml", tmp_path / "o.yaml"
+    file.write_text("shard: blue\nqps: 5\nflags: {a: 1, b: 1}\n")
+    environment = {"SHOAL_OVERLAY": str(overlay)}
+    assert load(Nested, str(file), environment).flags == {"a": 1, "b": 1}
+    overlay.write_text("shard: red\nflags: {b: 2}\n")
+    found = load(Nested, str(file), environment)
+    assert (found.shard, found.qps, found.flags) == ("red", 5, {"a": 1, "b": 2})
+    overlay.write_text("shrad: red\n")
+    with pytest.raises(BadConfig, match="shrad"):
+        load(Nested, str(file), environment)
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "told"),
     [

@@ -25,7 +25,7 @@ class Clock:
 def reporter() -> tuple[Reporter, Clock]:
     clock = Clock()
     context: Any = SimpleNamespace(clock=clock)
-    return Reporter(context, None, None, settle=2.0), clock  # type: ignore[arg-type]
+    return Reporter(context, None, None, settle=2.0, node_pool=""), clock  # type: ignore[arg-type]
 
 
 def write(of: Reporter, now: float) -> None:

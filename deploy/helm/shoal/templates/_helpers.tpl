@@ -7,6 +7,7 @@ scheduler: scheduler
 binder: binder
 gpu-reservation: gpuReservation
 admission: admission
+shard-controller: shardController
 {{- end -}}
 
 {{- define "shoal.labels" -}}

@@ -10,6 +10,9 @@
 {{- $_ := set $config "replicas" (include "shoal.replicas" . | int) -}}
 {{- $_ := set $config "queue_label_key" $global.queueLabelKey -}}
 {{- $_ := set $config "node_pool_label_key" $global.nodePoolLabelKey -}}
+{{- else if eq .service "shard-controller" -}}
+{{- $_ := set $config "queue_label_key" $global.queueLabelKey -}}
+{{- $_ := set $config "node_pool_label_key" $global.nodePoolLabelKey -}}
 {{- else if eq .service "binder" -}}
 {{- $_ := set $config "cdi" .values.cdiEnabled -}}
 {{- else if eq .service "admission" -}}
@@ -73,6 +76,9 @@ spec:
         {{- if not (or $root.Values.nats.enabled $root.Values.nats.external.tlsFirst) }}
         - {name: SHOAL_NATS_TLS_FIRST, value: "false"}
         {{- end }}
+        {{- if eq .service "scheduler" }}
+        - {name: SHOAL_OVERLAY, value: /etc/shoal/shard/config.yaml}
+        {{- end }}
         {{- if eq .service "pod-grouper" }}
         - name: SHOAL_REPLICA
           valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}
@@ -99,6 +105,9 @@ spec:
         - {name: config, mountPath: /etc/shoal/config, readOnly: true}
         - {name: bus, mountPath: /etc/shoal/bus, readOnly: true}
         - {name: tmp, mountPath: /tmp}
+        {{- if eq .service "scheduler" }}
+        - {name: shard, mountPath: /etc/shoal/shard, readOnly: true}
+        {{- end }}
         {{- if and (eq .service "admission") .values.certManager.enabled }}
         - {name: certificate, mountPath: /etc/shoal/certificate, readOnly: true}
         {{- end }}
@@ -119,6 +128,11 @@ spec:
           {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
+    {{- if eq .service "scheduler" }}
+    # Options of the SchedulingShard named default; schedulers of other shards are made in this one's image, with their own.
+    - name: shard
+      configMap: {name: shoal-shard-default, optional: true}
+    {{- end }}
     {{- if and (eq .service "admission") .values.certManager.enabled }}
     - name: certificate
       secret: {secretName: shoal-admission-cert-manager, defaultMode: 0440}

@@ -35,6 +35,7 @@ PUBLISH: dict[str, list[str]] = {
     ],
     "gpu-reservation": ["shoal.v1.state.*.gpu.>", *_reader("SHOAL_STATE"), *_reader("SHOAL_DECISION")],
     "admission": [*_reader("SHOAL_STATE")],
+    "shard-controller": [],
     "auditor": [*_reader("SHOAL_LOG")],
     "user": [*_reader("SHOAL_EVENT"), "shoal.v1.q.*.health"],
 }  # fmt: skip

@@ -57,6 +57,8 @@ class Cluster(Room):
         """What the records can't say: see ``place``."""
         self.waiting: dict[Key, None] = {}
         """Groups that have waiting pods, mostly in their order: sorting them is cheap."""
+        self.elsewhere: set[Key] = set()
+        """Groups of other node pools: their pods are not ours to place, nor to speak of."""
         self.misplaced: set[Key] = set()
         """Groups with pods that name a subgroup which does not exist."""
         self.doubtful: set[Key] = set()
@@ -107,9 +109,15 @@ class Cluster(Room):
                     self.remove("node", "", record.name)
             case state.GroupRecord():
                 if self._in_pool(record.labels):
+                    self.elsewhere.discard((record.namespace, record.name))
                     self._group(record)
+                else:
+                    self.remove("group", record.namespace, record.name)
+                    self.elsewhere.add((record.namespace, record.name))
             case state.QueueRecord():
-                if self._in_pool(record.labels) and self._queue_records.get(record.name) != record:
+                if not self._in_pool(record.labels):
+                    self.remove("queue", "", record.name)
+                elif self._queue_records.get(record.name) != record:
                     self._queue_records[record.name] = record
                     self._tree = None
             case state.PriorityClassRecord():
@@ -142,6 +150,7 @@ class Cluster(Room):
                     pod.node, pod.accepted = -1, NOTHING
                 self.nodes.remove(name)
             case "group":
+                self.elsewhere.discard((namespace, name))
                 if job := self.jobs.get((namespace, name)):
                     self._detach(job)
                     job.record, job.queue = None, None

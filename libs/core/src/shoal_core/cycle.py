@@ -80,7 +80,7 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
     for job in jobs:
         if job.pending:
             session.result.waiting.append(_why(session, job, tried))
-    for key in sorted(cluster.misplaced):
+    for key in sorted(cluster.misplaced - cluster.elsewhere):
         job = cluster.jobs[key]
         for uid, pod in sorted(job.unknown.items()):
             if pod.pending:
@@ -105,8 +105,11 @@ def _orders(cluster: Cluster) -> list[Sorted]:
 def _jobs(session: Session) -> list[Job]:
     """The groups that may start pods; of the others it is said why not."""
     found: list[Job] = []
+    elsewhere = session.cluster.elsewhere
     for key in sorted(session.cluster.waiting):
         job = session.cluster.jobs[key]
+        if key in elsewhere:
+            continue
         if (wrong := _wrong(session, job)) is not None:
             record = job.record
             session.result.waiting.append(Waiting(*key, record.queue if record else "", *wrong, reasons.waiting_uids(job)))

@@ -16,7 +16,10 @@ from shoal_local.control_plane import ControlPlane
 from shoal_local.process import Child, NotStarted
 from shoal_testkit.nats import free_port
 
-SERVICES = ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation", "admission")
+SERVICES = (
+    "cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation", "admission",
+    "shard-controller",
+)  # fmt: skip
 READY_LIMIT = 60.0
 
 

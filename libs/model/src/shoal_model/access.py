@@ -53,6 +53,10 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("", ["pods/eviction"], ["create"]),
         *EVENTS,
     ],
+    "shard-controller": [
+        _rule("kai.scheduler", ["schedulingshards", "configs"], ["list", "watch"]),
+        _rule("kai.scheduler", ["schedulingshards/status", "configs/status"], ["patch"]),
+    ],
     "admission": [
         _rule(
             "admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["get", "patch"], ["mutating-kai-admission"]
@@ -69,6 +73,11 @@ ADMISSION_SECRET = "shoal-admission-tls"
 _KEEPING = [_rule("", ["secrets"], ["create"]), _rule("", ["secrets"], ["get", "update"], [ADMISSION_SECRET])]
 
 _OWNING = [_rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "patch", "delete"])]
+_SHARDING = [
+    *LEADER,
+    _rule("apps", ["deployments"], ["list", "watch", "create", "patch"]),
+    _rule("", ["configmaps"], ["create", "patch"]),
+]
 _RESERVING = [_rule("", ["pods"], ["get", "create", "patch", "delete"])]
 IN_NAMESPACES: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {
     "cluster-state": [(NAMESPACE, LEADER)],
@@ -76,6 +85,7 @@ IN_NAMESPACES: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {
     "scheduler": [(NAMESPACE, LEADER)],
     "binder": [(NAMESPACE, [_rule("coordination.k8s.io", ["leases"], ["get"])])],
     "admission": [(NAMESPACE, _KEEPING)],
+    "shard-controller": [(NAMESPACE, _SHARDING)],
     "gpu-reservation": [(NAMESPACE, _OWNING), (RESERVATION_NAMESPACE, _RESERVING)],
 }
 """Service -> rules of its Roles, by namespace."""

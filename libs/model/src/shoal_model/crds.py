@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from shoal_model import crds_config
+
 Schema = dict[str, Any]
 NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 LABEL_KEY = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
@@ -290,8 +292,19 @@ DEFINITIONS: list[Schema] = [
         "kai.scheduler", "v1alpha1", "Topology", "topologies", "Cluster", "The levels of a network.", _TOPOLOGY,
         needs_spec=True,
     ),
+    _definition(
+        "kai.scheduler", "v1", "SchedulingShard", "schedulingshards", "Cluster", "A node pool and its scheduler.",
+        crds_config.SHARD,
+        columns=[
+            {"name": "Partition", "type": "string", "jsonPath": ".spec.partitionLabelValue"},
+            {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
+        ],
+    ),
+    _definition(
+        "kai.scheduler", "v1", "Config", "configs", "Cluster", "Settings in the reference's form.", crds_config.CONFIG,
+    ),
 ]  # fmt: skip
-"""Queue, PodGroup, Topology."""
+"""Queue, PodGroup, Topology, SchedulingShard, Config."""
 
 PRIORITY_CLASSES: list[Schema] = [
     {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value}

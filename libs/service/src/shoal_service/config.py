@@ -55,17 +55,27 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 ConfigT = TypeVar("ConfigT", bound=Common)
 
 
+def _file(path: str) -> dict[str, object]:
+    try:
+        text = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise BadConfig(f"{path}: {error}") from error
+    if not isinstance(text, dict | None):
+        raise BadConfig(f"{path}: holds no settings (write `name: value` lines)")
+    return text or {}
+
+
 def load(kind: type[ConfigT], path: str | None, environment: Mapping[str, str]) -> ConfigT:
-    """The settings. Raises BadConfig with the name of the setting that is wrong."""
-    found: dict[str, object] = {}
-    if path:
-        try:
-            text = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        if not isinstance(text, dict | None):
-            raise BadConfig(f"{path}: holds no settings (write `name: value` lines)")
-        found.update(text or {})
+    """The settings. Raises BadConfig with the name of the setting that is wrong.
+
+    A second file, named by ``SHOAL_OVERLAY``, wins where it is there; of settings that are maps its keys do.
+    """
+    found: dict[str, object] = _file(path) if path else {}
+    overlay = environment.get("SHOAL_OVERLAY")
+    if overlay and Path(overlay).exists():
+        for name, value in _file(overlay).items():
+            under = found.get(name)
+            found[name] = under | value if isinstance(under, dict) and isinstance(value, dict) else value
     for name in kind.__struct_fields__:
         if (value := environment.get(f"SHOAL_{name.upper()}")) is not None:
             found[name] = value

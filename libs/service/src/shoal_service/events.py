@@ -25,14 +25,16 @@ class Events:
         self._context = context
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE)
 
-    def say(self, queue: str, family: str, what: str, name: str, data: PodEvent | GroupEvent, mark: str) -> None:
-        """Queue an event; ``mark`` with ``what`` makes it unique."""
+    def say(
+        self, queue: str, family: str, what: str, name: str, data: PodEvent | GroupEvent, mark: str, shard: str = ""
+    ) -> None:
+        """Queue an event; ``mark`` with ``what`` makes it unique. ``shard``: the service's own where it isn't given."""
         event = CloudEvent(
             id=f"{mark}-{what}", source=f"/shoal/{self._context.name}", type=f"dev.shoal.{family}.{what}.v1",
             subject=f"{data.namespace}/{name}", time=rfc3339(self._context.clock.now()),
             data=msgspec.Raw(msgspec.json.encode(data)),
         )  # fmt: skip
-        where = subjects.event(queue or "-", family, what, data.namespace, name, shard=self._context.config.shard)
+        where = subjects.event(queue or "-", family, what, data.namespace, name, shard=shard or self._context.config.shard)
         try:
             self._queue.put_nowait(Item(where, msgspec.json.encode(event), msg_id=event.id))
         except asyncio.QueueFull:

@@ -36,8 +36,7 @@ class News:
 
 async def mirror(context: Context[Any], kinds: Sequence[str]) -> AsyncIterator[News]:
     """News of these kinds, for ever. The first is told when the picture is complete."""
-    shard = context.config.shard
-    filters = [subjects.state(kind, ">", shard=shard) for kind in (*kinds, "meta")]
+    filters = [subjects.state(kind, ">") for kind in (*kinds, "meta")]
     decoder = msgspec.json.Decoder(StateMessage)
     known: set[str] = set()
     incarnation = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import msgspec
 
@@ -59,6 +60,24 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Name devices to containers by CDI."""
 
 
+@dataclass
+class Reign:
+    """The leader of a shard: its epoch, the sequence of the record that says so, and the epoch that its Lease told."""
+
+    epoch: int = 0
+    seq: int = 0
+    lease: int = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """A decision, its sequence in the stream, and the shard that decided it."""
+
+    decision: Decision
+    seq: int
+    shard: str
+
+
 class Service:
     """Takes decisions from the shared consumer and sees each to its outcome."""
 
@@ -66,25 +85,24 @@ class Service:
         self._context, self._kube, self._recorder, self._events = context, kube, recorder, events
         self._gate = asyncio.Semaphore(context.config.in_flight)
         self._preparation = Preparation(context, kube, recorder, self._aside)
-        self._epoch = 0
-        self._epoch_seq = 0
-        self._lease_epoch = 0
+        self._reigns: dict[str, Reign] = {}
+        """By shard."""
 
     async def follow_epoch(self) -> None:
-        """Know the reigning epoch; at each new one (or a new stream) read the Lease once."""
-        shard = self._context.config.shard
-        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.epoch(shard=shard)]):
+        """Know the reigning epoch of each shard; at each new one (or a new stream) read the shard's Lease once."""
+        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.epoch(shard="*")]):
             if not change.subject or not change.data:
                 continue
             found = decode(_EPOCH, change.data, change.subject, self._context.log)
             if found is None:
                 continue
-            self._epoch, self._epoch_seq = found.epoch, change.seq
+            shard = subjects.parse(change.subject)[1]
+            reign = self._reigns.setdefault(shard, Reign())
+            reign.epoch, reign.seq = found.epoch, change.seq
             try:
-                namespace = self._context.config.namespace
-                self._lease_epoch = await epoch_of(self._kube, namespace, f"shoal-scheduler-{shard}")
+                reign.lease = await epoch_of(self._kube, self._context.config.namespace, f"shoal-scheduler-{shard}")
             except KubeError as error:
-                self._context.log.info("lease not read", error=str(error))
+                self._context.log.info("lease not read", shard=shard, error=str(error))
 
     async def consume(self) -> None:
         """Carry out what is delivered, ``in_flight`` at a time, for ever."""
@@ -117,13 +135,13 @@ class Service:
             await delivery.nak(10.0)
 
     async def _take(self, delivery: Delivery) -> None:
-        names = subjects.parse(delivery.subject)[2]
+        _, shard, names = subjects.parse(delivery.subject)
         if Header.DELETED in delivery.headers or not delivery.data or names[0] in ("_epoch", "_fence"):
             await delivery.ack()
             return
         if names[0] == "_gang":
             if go := decode(_GO, delivery.data, delivery.subject, self._context.log):
-                await self._go(go, delivery)
+                await self._go(go, delivery, shard)
             else:
                 await delivery.term()
             return
@@ -133,14 +151,14 @@ class Service:
             return
         began = self._context.clock.monotonic()
         await reach("binder.received")
-        await self._carry_out(decision, delivery)
+        await self._carry_out(decision, delivery, shard)
         await delivery.ack()
         metrics.SECONDS.observe(self._context.clock.monotonic() - began)
 
-    async def _go(self, go: GangGo, delivery: Delivery) -> None:
+    async def _go(self, go: GangGo, delivery: Delivery, shard: str) -> None:
         """Bind all members of a gang that was prepared."""
         await reach("binder.before_go")
-        shard, gate = self._context.config.shard, asyncio.Semaphore(self._context.config.in_flight)
+        gate = asyncio.Semaphore(self._context.config.in_flight)
 
         async def one(uid: str) -> None:
             async with gate:
@@ -149,15 +167,16 @@ class Service:
                     return
                 decision = decode(_DECISION, stored.data, stored.subject, self._context.log)
                 if decision is not None and decision.gang == go.gang:
-                    step = await self._see_through(decision, stored.seq, delivery, Look(), went=True)
-                    await self._tell(decision, stored.seq, step)
+                    order = Order(decision, stored.seq, shard)
+                    await self._tell(order, await self._see_through(order, delivery, Look(), went=True))
 
         for answer in await asyncio.gather(*(one(uid) for uid in go.members), return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
         await delivery.ack()
 
-    async def _carry_out(self, decision: Decision, delivery: Delivery) -> None:
+    async def _carry_out(self, decision: Decision, delivery: Delivery, shard: str) -> None:
+        order = Order(decision, delivery.seq, shard)
         with telemetry.span(
             f"{decision.verb} pod", delivery.headers.get(TRACEPARENT, ""), pod=decision.pod, node=decision.node
         ):
@@ -168,17 +187,18 @@ class Service:
             else:
                 # A decision that comes again may be done, or replaced: look first.
                 first = Look() if delivery.delivered > 1 or needed(decision) else Post(decision.resource_version)
-                step = await self._see_through(decision, delivery.seq, delivery, first)
-            await self._tell(decision, delivery.seq, step)
+                step = await self._see_through(order, delivery, first)
+            await self._tell(order, step)
 
-    def _deposed(self, decision: Decision, seq: int) -> bool:
+    def _deposed(self, order: Order) -> bool:
         """Whether the decision was stored under a leader that another had replaced before."""
-        reigning = max(self._epoch, self._lease_epoch)
-        return decision.epoch < reigning and self._epoch_seq > 0 and seq > self._epoch_seq
+        reign = self._reigns.get(order.shard, Reign())
+        return order.decision.epoch < max(reign.epoch, reign.lease) and 0 < reign.seq < order.seq
 
-    async def _see_through(self, decision: Decision, seq: int, delivery: Delivery, step: Step, *, went: bool = False) -> Finish:
+    async def _see_through(self, order: Order, delivery: Delivery, step: Step, *, went: bool = False) -> Finish:
         """Look, judge, prepare, post, until it is over; a staged one until it is prepared, unless its gang ``went``."""
-        if self._deposed(decision, seq):
+        decision = order.decision
+        if self._deposed(order):
             return Finish(Result.STALE, "decided by a leader that was replaced")
         tries, message, heard = 0, "", self._context.clock.monotonic()
         pod: sharing.Pod | None = None
@@ -187,7 +207,7 @@ class Service:
                 heard = self._context.clock.monotonic()
                 await delivery.in_progress()
             if isinstance(step, Look):
-                pod, world = await self._look(decision, seq)
+                pod, world = await self._look(order)
                 step = judge(decision, world)
                 if isinstance(step, Post) and pod is not None and needed(decision):
                     tries += 1
@@ -206,7 +226,7 @@ class Service:
             await reach("binder.after_post")
             step = after_post(answer, message)
         if step.result is Result.REFUSED and pod is not None and needed(decision):
-            pod, world = await self._look(decision, seq)
+            pod, world = await self._look(order)
             if pod is not None and isinstance(judge(decision, world), Post):
                 await self._preparation.take_back(decision, pod)
         return step
@@ -227,13 +247,14 @@ class Service:
             return Posted.REFUSED, f"{error.reason}: {error.message}"
         return Posted.DONE, ""
 
-    async def _look(self, decision: Decision, seq: int) -> tuple[sharing.Pod | None, World]:
+    async def _look(self, order: Order) -> tuple[sharing.Pod | None, World]:
         """The pod, and afterwards whether the decision still stands. Raises KubeError, BusError."""
+        decision = order.decision
         try:
             pod = _POD.decode(await self._kube.get(PODS.path(decision.pod, decision.namespace)))
         except NotFound:
             return None, World(exists=False)
-        where = subjects.decision(decision.uid, shard=self._context.config.shard)
+        where = subjects.decision(decision.uid, shard=order.shard)
         stored = await self._context.bus.last(streams.DECISION.name, where)
         meta = pod.metadata
         return pod, World(
@@ -243,7 +264,7 @@ class Service:
             version=meta.resource_version,
             deleting=meta.deletion_timestamp is not None,
             given_up=(meta.annotations or {}).get(labels.GIVEN_UP, ""),
-            current=stored is not None and stored.seq == seq,
+            current=stored is not None and stored.seq == order.seq,
         )
 
     async def _evict(self, decision: Decision) -> Finish:
@@ -259,17 +280,18 @@ class Service:
             return Finish(Result.REFUSED, error.message)
         return Finish(Result.EVICTED)
 
-    async def _tell(self, decision: Decision, seq: int, step: Finish) -> None:
+    async def _tell(self, order: Order, step: Finish) -> None:
         """Write the outcome on condition that the decision still stands. Raises BusError where it can't be written."""
-        config, clock = self._context.config, self._context.clock
+        decision, seq, shard = order.decision, order.seq, order.shard
         outcome = Outcome(
             decision=decision.id, sequence=seq, uid=decision.uid, namespace=decision.namespace, pod=decision.pod,
-            node=decision.node, result=step.result, message=step.message, binder=self._context.identity, at=clock.now(),
+            node=decision.node, result=step.result, message=step.message, binder=self._context.identity,
+            at=self._context.clock.now(),
         )  # fmt: skip
         try:
             await self._context.bus.publish(
-                subjects.outcome(decision.uid, shard=config.shard), outcome, expect=seq,
-                expect_subject=subjects.decision(decision.uid, shard=config.shard), ttl=OUTCOME_TTL,
+                subjects.outcome(decision.uid, shard=shard), outcome, expect=seq,
+                expect_subject=subjects.decision(decision.uid, shard=shard), ttl=OUTCOME_TTL,
             )  # fmt: skip
         except Conflict:
             # The leader has closed or replaced the decision: nobody waits for this any more.
@@ -282,7 +304,7 @@ class Service:
             namespace=decision.namespace, pod=decision.pod, uid=decision.uid, group=decision.group, queue=decision.queue,
             node=decision.node, decision=decision.id, message=step.message, epoch=decision.epoch,
         )  # fmt: skip
-        self._events.say(decision.queue, "pod", step.result, decision.pod, data, decision.id)
+        self._events.say(decision.queue, "pod", step.result, decision.pod, data, decision.id, shard)
         if step.result is Result.REFUSED:
             about = Ref("v1", "Pod", decision.namespace, decision.pod, decision.uid)
             text = f"Failed to {decision.verb} the pod ({decision.node or 'eviction'}): {step.message}"

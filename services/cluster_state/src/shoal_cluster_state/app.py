@@ -85,7 +85,7 @@ class Service:
 
     def _subject(self, kind: str, resource: Resource, key: tuple[str, str]) -> str:
         names = key if resource.namespaced else key[1:]
-        return subjects.state(kind, *names, shard=self._context.config.shard)
+        return subjects.state(kind, *names)
 
     def _put(self, kind: str, resource: Resource, told: Put[object]) -> None:
         subject = self._subject(kind, resource, told.key)
@@ -150,7 +150,7 @@ class Service:
     async def _mark(self) -> None:
         mark = state.SyncMark(versions=dict(self._versions), at=self._context.clock.now())
         try:
-            await self._bus.publish(subjects.state("meta", "synced", shard=self._context.config.shard), mark)
+            await self._bus.publish(subjects.state("meta", "synced"), mark)
         except BusError as error:
             self._context.log.info("mark not published", error=str(error))
             await self._check_stream()
@@ -175,8 +175,7 @@ class Service:
         await self._bus.ensure([streams.STATE])
         held: dict[str, bytes] = {}
         incarnation = ""
-        shard = self._context.config.shard
-        filters = [subjects.state(kind, ">", shard=shard) for kind in KINDS]
+        filters = [subjects.state(kind, ">") for kind in KINDS]
         async with asyncio.timeout(60):
             follower = self._bus.follow(streams.STATE.name, filters)
             async for change in follower:

@@ -52,7 +52,7 @@ class Books:
         self._touched.add(key)
 
     def _item(self, key: Key) -> Item:
-        where = subjects.state("gpu", *key, shard=self._context.config.shard)
+        where = subjects.state("gpu", *key)
         group = self._ledger.groups.get(key)
         if group is None:
             return Item(where, b"", {Header.DELETED: "1"}, ttl=DELETED_TTL)
@@ -79,9 +79,7 @@ class Books:
     async def _differing(self) -> set[Key]:
         """Groups of our nodes that the stream has otherwise than the ledger. Raises BusError."""
         held: dict[Key, bytes] = {}
-        async for subject, data in self._context.bus.snapshot(
-            streams.STATE.name, [subjects.state("gpu", ">", shard=self._context.config.shard)]
-        ):
+        async for subject, data in self._context.bus.snapshot(streams.STATE.name, [subjects.state("gpu", ">")]):
             _, node, group = subjects.parse(subject)[2]
             held[node, group] = data
         wanted = {key: self._item(key).data for key in self._ledger.groups if self._mine(key[0])}

@@ -9,6 +9,7 @@ from shoal_core import warm
 from shoal_kube import Kube, KubeConfig, Recorder
 from shoal_scheduler.loop import Loop
 from shoal_scheduler.marks import Marks
+from shoal_scheduler.policy import settings as policy
 from shoal_scheduler.reporter import Reporter
 from shoal_service import Common, Context, run
 from shoal_service.events import Events
@@ -45,7 +46,7 @@ async def start(context: Context[Config]) -> None:
     settings = KubeConfig(context.kubeconfig, "shoal-scheduler", config.qps, config.burst)
     async with Kube.connect(settings) as kube:
         recorder = Recorder(kube, NAME, context.clock)
-        reporter = Reporter(context, kube, recorder, config.settle)
+        reporter = Reporter(context, kube, recorder, config.settle, policy(config).pool)
         events = Events(context)
         marks = Marks(context, kube, recorder)
         loop = Loop(context, kube, reporter, marks, events)

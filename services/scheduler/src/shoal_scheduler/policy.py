@@ -21,7 +21,8 @@ COLLECTION = (100_000, 20, 100)
 
 def settings(config: Config) -> Settings:
     """The policy's settings of the service's configuration. Raises BadConfiguration."""
-    found = read(config.policy, {"schedulerName": config.scheduler_name, **config.flags})
+    pools = {"NodePoolLabelKey": labels.NODE_POOL}
+    found = read(config.policy, {"schedulerName": config.scheduler_name, "partitionParams": pools, **config.flags})
     # The binders make no claims yet, which devices for extended resources need.
     found = replace(found, extended_by_devices=False)
     return spreading(found) if config.spread and not config.policy else found

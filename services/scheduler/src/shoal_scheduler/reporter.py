@@ -33,8 +33,9 @@ class Told:
 class Reporter:
     """Takes each cycle's reasons and writes conditions and events from a bounded number of tasks."""
 
-    def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder, settle: float) -> None:
+    def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder, settle: float, node_pool: str) -> None:
         self._context, self._kube, self._recorder, self._settle = context, kube, recorder, settle
+        self._node_pool = node_pool or "default"
         self._told: dict[Key, Told] = {}
         self._transitions: dict[Key, int] = {}
         self.groups: dict[Key, GroupRecord] = {}
@@ -113,7 +114,7 @@ class Reporter:
         known = max([self._transitions.get(key, 0), *(number(c.transition) or 0 for c in group.conditions)])
         self._transitions[key] = known + 1
         condition = {
-            "type": "UnschedulableOnNodePool", "nodePool": "default", "status": "True", "reason": "Unschedulable",
+            "type": "UnschedulableOnNodePool", "nodePool": self._node_pool, "status": "True", "reason": "Unschedulable",
             "message": waiting.message[:LONGEST], "transitionID": str(known + 1),
             "lastTransitionTime": rfc3339(self._context.clock.now()),
             "reasons": [{"reason": waiting.code, "message": waiting.message[:LONGEST]}],

@@ -1,0 +1,1 @@
+"""The shard-controller service of Shoal."""
