@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import yaml
 
 from shoal_contracts.permissions import PEOPLE, PUBLISH
 from shoal_core.settings import ACTIONS
-from shoal_model import access
+from shoal_model import access, shards
+from shoal_scheduler.app import Config as SchedulerConfig
 from shoal_scheduler.policy import settings
 from shoal_service.config import load
+from shoal_shard_controller import objects
 from shoal_testkit.chart import CHART, NAMESPACE, Rendered, template
 
 Render = Callable[..., Rendered]
@@ -33,7 +36,7 @@ def config(found: Rendered, service: str, folder: Path) -> Any:
     workload = next(w for w in found.workloads if _container(w)["name"] == service)
     environment = {e["name"]: e.get("value", "0") for e in _container(workload)["env"]}
     kind = import_module(f"shoal_{service.replace('-', '_')}.app").Config
-    unknown = {n for n in environment if n.removeprefix("SHOAL_").lower() not in (*kind.__struct_fields__, "config")}
+    unknown = {n for n in environment if n.removeprefix("SHOAL_").lower() not in (*kind.__struct_fields__, "config", "overlay")}
     assert unknown == set(), "variables that the service does not read"
     return load(kind, str(path), environment)
 
@@ -185,6 +188,33 @@ def test_the_policy_is_that_of_the_references_table(plain: Rendered, render: Ren
     assert "gpuspread" in found.plugins
     assert "gpupack" not in found.plugins
     assert found.preempt_min_runtime == 300
+
+
+def test_a_shard_without_options_decides_as_the_default_scheduler(plain: Rendered, tmp_path: Path) -> None:
+    """Two ways to the same policy: the chart's values, and a SchedulingShard's options."""
+    default = settings(config(plain, "scheduler", tmp_path))
+    shard = {"metadata": {"name": "blue", "uid": "u"}}
+    template = plain.one("Deployment", "kai-scheduler-default")
+    options = shards.read({"partitionLabelValue": "blue"})
+    text = objects.overlay("blue", options, default.pool_label)
+    made = objects.deployment(shard, template, options.partition, text, objects.Wishes())
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    overlay = next(e["value"] for e in container["env"] if e["name"] == "SHOAL_OVERLAY")
+    assert overlay == f"{mounts['shard']}/config.yaml"
+    base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
+    base.write_text(plain.one("ConfigMap", "shoal-scheduler")["data"]["config.yaml"])
+    own.write_text(text)
+    read = load(SchedulerConfig, str(base), {"SHOAL_OVERLAY": str(own)})
+    assert (read.shard, read.scheduler_name) == ("blue", "kai-scheduler")
+    assert settings(read) == replace(default, pool="blue")
+    policy = plain.one("NetworkPolicy", "shoal-shards")["spec"]
+    assert policy["podSelector"]["matchExpressions"] == [{"key": objects.SHARD, "operator": "Exists"}]
+    assert policy["podSelector"]["matchLabels"].items() <= made["spec"]["template"]["metadata"]["labels"].items()
+    assert policy["egress"] == plain.one("NetworkPolicy", "shoal-scheduler")["spec"]["egress"]
+    assert policy["podSelector"] in [
+        p["podSelector"] for p in plain.one("NetworkPolicy", "shoal-nats")["spec"]["ingress"][0]["from"]
+    ]
 
 
 def test_rights_are_those_of_the_access_table(plain: Rendered) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from shoal_local import nodes
+from shoal_local import binaries, nodes
 from shoal_local.control_plane import ControlPlane
 from shoal_local.suite import Suite
 from shoal_model import access
 from shoal_model.labels import NAMESPACE
-from shoal_testkit import shares, workload
+from shoal_testkit import chart, shares, workload
 from shoal_testkit.api import Api
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -52,6 +52,10 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("scheduler", "", "pods"): ("get", "patch"),
     # A queue that is wrong.
     ("queue-controller", "", "events"): ("create",),
+    # Server-side apply makes objects by patch; the right to create is asked for all the same.
+    ("shard-controller", "", "configmaps"): ("create",),
+    ("shard-controller", "apps", "deployments"): ("create", "list"),
+    **{("shard-controller", "kai.scheduler", kind): ("list",) for kind in ("schedulingshards", "configs")},
     # The authority's renewal.
     ("admission", "", "secrets"): ("update",),
 }  # fmt: skip
@@ -181,6 +185,18 @@ async def story(api: Api, suite: Suite) -> None:
         return not await api.items("/api/v1/namespaces/kai-resource-reservation/pods")
 
     await until(released, "the shared GPU given back")
+    template = chart.render(binaries.tools()["helm"]).one("Deployment", "kai-scheduler-default")
+    await api.post(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", template)
+    for kind, plural, name in (("Config", "configs", "kai-config"), ("SchedulingShard", "schedulingshards", "blue")):
+        spec = {"partitionLabelValue": "blue"} if name == "blue" else {}
+        body = {"apiVersion": "kai.scheduler/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        await api.post(f"/apis/kai.scheduler/v1/{plural}", body)
+
+    async def written() -> bool:
+        found = [x for kind in ("configs", "schedulingshards") for x in await api.items(f"/apis/kai.scheduler/v1/{kind}")]
+        return all(x.get("status", {}).get("conditions") for x in found)
+
+    await until(written, "the status of the shard and of the Config")
     await asyncio.sleep(3)
 
 

@@ -53,14 +53,14 @@ async def gone(api: Api, path: str) -> bool:
     return await there(api, path) is None
 
 
-async def condition(api: Api, path: str, kind: str, status: str) -> str:
-    """The message of a condition once it has that status."""
+async def condition(api: Api, path: str, kind: str, status: str, text: str) -> None:
+    """Wait until a condition has that status, and a message with that text."""
 
-    async def look() -> str | None:
+    async def look() -> bool:
         found = (await api.get(path)).get("status", {}).get("conditions", [])
-        return next((c["message"] for c in found if c["type"] == kind and c["status"] == status), None)
+        return any(c["type"] == kind and c["status"] == status and text in c["message"] for c in found)
 
-    return await until(look, f"{path}: {kind} {status}")
+    await until(look, f"{path}: {kind} {status}: {text}")
 
 
 def shard(name: str, **spec: Any) -> dict[str, Any]:
@@ -99,6 +99,12 @@ async def pool(api: Api) -> AsyncIterator[set[str]]:
     for path in (f"{DEPLOYMENTS}/kai-scheduler-default", f"{QUEUES}/plain-queue", f"{QUEUES}/blue-queue"):
         await api.delete(path)
     await api.delete(f"/api/v1/namespaces/{SPACE}")
+    await until(lambda: gone(api, f"/api/v1/namespaces/{SPACE}"), "the end of the namespace")
+
+    async def no_deployments() -> bool:
+        return not await api.items(DEPLOYMENTS)
+
+    await until(no_deployments, "the end of the shards' Deployments")
 
 
 async def placed(api: Api, *names: str) -> dict[str, str]:
@@ -115,7 +121,7 @@ async def test_a_shard_from_its_object_to_its_end(suite: Suite, api: Api, pool: 
     settings = (await api.get(f"{CONFIG_MAPS}/shoal-shard-blue"))["data"]["config.yaml"]
     volumes = {v["name"]: v.get("configMap", {}).get("name") for v in made["spec"]["template"]["spec"]["volumes"]}
     assert (volumes["shard"], volumes["config"]) == ("shoal-shard-blue", "shoal-scheduler")
-    assert "not available" in await condition(api, f"{SHARDS}/blue", "Ready", "False")
+    await condition(api, f"{SHARDS}/blue", "Ready", "False", "not available")
 
     # Nobody serves the pool yet.
     await api.post(PODS, labelled(workload.pod("blue-0", SPACE, queue="blue-queue")))
@@ -167,7 +173,7 @@ async def test_a_shard_from_its_object_to_its_end(suite: Suite, api: Api, pool: 
 async def test_what_can_not_be_is_told_and_disturbs_no_other(api: Api, pool: set[str]) -> None:
     await api.post(SHARDS, shard("one", partitionLabelValue="green", args={"schedule-period": "1s"}))
     await until(lambda: there(api, f"{DEPLOYMENTS}/kai-scheduler-one"), "its Deployment")
-    assert "schedule-period" in await condition(api, f"{SHARDS}/one", "Ignored", "True")
+    await condition(api, f"{SHARDS}/one", "Ignored", "True", "schedule-period")
     cases = {
         "two": ({"partitionLabelValue": "green"}, "served by shard one"),
         "none": ({}, "what is in no node pool is served by shard default"),
@@ -177,7 +183,7 @@ async def test_what_can_not_be_is_told_and_disturbs_no_other(api: Api, pool: set
     for name, (spec, _) in cases.items():
         await api.post(SHARDS, shard(name, **spec))
     for name, (_, text) in cases.items():
-        assert text in await condition(api, f"{SHARDS}/{name}", "Deployed", "False")
+        await condition(api, f"{SHARDS}/{name}", "Deployed", "False", text)
     names = {d["metadata"]["name"] for d in await api.items(DEPLOYMENTS)}
     assert names == {"kai-scheduler-default", "kai-scheduler-one"}
     # Once the pool is free the next one has it.
@@ -211,4 +217,4 @@ async def test_options_of_the_default_shard_and_the_config_object(api: Api, pool
         return found is not None and found["spec"]["replicas"] == 3
 
     await until(replicas, "three replicas")
-    assert "spec.binder.cdiEnabled" in await condition(api, f"{CONFIGS}/kai-config", "Ignored", "True")
+    await condition(api, f"{CONFIGS}/kai-config", "Ignored", "True", "spec.binder.cdiEnabled")

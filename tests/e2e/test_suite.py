@@ -309,7 +309,8 @@ async def test_one_trace_covers_watch_decision_and_bind(suite: Suite, api: Api, 
 
 
 @pytest.mark.parametrize(
-    "service", ["cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation"]
+    "service",
+    ["cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation", "shard-controller"],
 )
 async def test_each_service_answers_health_and_metrics(suite: Suite, service: str) -> None:
     name = f"{service}-0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from shoal_local.node import kubelet, place
 from shoal_local.node.gpus import device_ids
-from shoal_model.labels import RESERVATION_NAMESPACE
+from shoal_model.labels import NODE_POOL, RESERVATION_NAMESPACE
 from shoal_testkit import workload
 from shoal_testkit.api import Api
 
@@ -60,6 +60,11 @@ class Helm:
                     done = subprocess.run([*self._kubectl, *command], capture_output=True, text=True, check=False)
                     text += f"\n--- {' '.join(command)}\n{done.stdout[-1800:]}{done.stderr[-300:]}"
         return text
+
+    def scale(self, replicas: int, *deployments: str) -> None:
+        """``kubectl scale``."""
+        command = [*self._kubectl, "scale", f"--replicas={replicas}", *(f"deployment/{d}" for d in deployments)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
     def put(self, verb: str, *settings: str) -> float:
         """Install or upgrade with the test's values; gives the seconds until all was ready."""
@@ -109,6 +114,15 @@ async def running(api: Api, path: str, names: list[str]) -> dict[str, dict[str, 
     except TimeoutError:
         late = {n: p["status"] for n, p in found.items() if p["status"]["phase"] != "Running"}
         pytest.fail(f"not running: {late or set(names) - set(found)}")
+
+
+async def until(look: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(LIMIT):
+            while not await look():
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        pytest.fail(f"not seen in {LIMIT:.0f} s: {what}")
 
 
 async def device(api: Api, path: str, name: str) -> str:
@@ -191,3 +205,62 @@ async def test_upgrade_rollback_and_a_new_install_leave_running_pods_alone(helm:
     await api.post(pods, real(half))
     await running(api, pods, ["half-c"])
     assert await device(api, pods, "half-c") != await device(api, pods, "half-a"), "what is shared is known again"
+
+
+async def test_binders_and_managers_are_scaled_while_pods_are_bound(helm: Helm, api: Api, pods: str) -> None:
+    names = [f"burst-{i}" for i in range(24)]
+    for i, name in enumerate(names):
+        found = workload.pod(name, "default", queue="default-queue", gpus=0)
+        if i % 12 == 0:
+            found["metadata"].setdefault("annotations", {})["gpu-fraction"] = "0.2"
+        await api.post(pods, real(found))
+        if i in (6, 12, 18):
+            replicas = {6: 3, 12: 2, 18: 1}[i]
+            helm.scale(replicas, "binder", "gpu-reservation")
+    await running(api, pods, names)
+    for name in names:
+        await api.delete(f"{pods}/{name}")
+
+
+async def test_a_shard_gets_a_scheduler_that_places_its_pods(helm: Helm, api: Api, pods: str) -> None:
+    shards = "/apis/kai.scheduler/v1/schedulingshards"
+    (node,) = [n["metadata"]["name"] for n in await api.items("/api/v1/nodes")]
+    spec = {"partitionLabelValue": "blue"}
+    body = {"apiVersion": "kai.scheduler/v1", "kind": "SchedulingShard", "metadata": {"name": "blue"}, "spec": spec}
+    began = time.monotonic()
+    await api.post(shards, body)
+
+    async def ready() -> bool:
+        status = (await api.get(f"{shards}/blue")).get("status", {})
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+
+    async def schedulers() -> list[str]:
+        found = await api.items(f"/api/v1/namespaces/{SPACE}/pods")
+        return [p["metadata"]["name"] for p in found if p["metadata"]["labels"].get("app") == "kai-scheduler-blue"]
+
+    await until(ready, f"the shard ready\n{helm.state()}")
+    print(f"\nthe shard's scheduler is ready {time.monotonic() - began:.1f} s after the shard was made")
+    queue = workload.queue("blue-queue")
+    queue["metadata"]["labels"] = {NODE_POOL: "blue"}
+    await api.post("/apis/scheduling.run.ai/v2/queues", queue)
+    await api.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {NODE_POOL: "blue"}}})
+    try:
+        await api.post(pods, real(workload.pod("plain", "default", queue="default-queue", gpus=0)))
+        blue = real(workload.pod("blue", "default", queue="blue-queue", gpus=1))
+        blue["metadata"]["labels"][NODE_POOL] = "blue"
+        await api.post(pods, blue)
+        await running(api, pods, ["blue"])
+        assert await device(api, pods, "blue") in device_ids(kubelet.GPUS)
+        assert not (await api.get(f"{pods}/plain"))["spec"].get("nodeName"), "the default scheduler has no node now"
+    finally:
+        await api.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {NODE_POOL: None}}})
+    await running(api, pods, ["plain"])
+    await api.delete(f"{shards}/blue")
+
+    async def none() -> bool:
+        return not await schedulers()
+
+    await until(none, "the end of the shard's scheduler")
+    assert await running(api, pods, ["blue"])
+    for path in (f"{pods}/blue", f"{pods}/plain", "/apis/scheduling.run.ai/v2/queues/blue-queue"):
+        await api.delete(path)
