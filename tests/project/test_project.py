@@ -53,7 +53,8 @@ def test_no_pickle_and_no_eval() -> None:
 def test_compose_file_names_every_service_and_the_dockerfile_it_builds_from() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     services = compose["services"]
-    folders = {p.parent.name for p in ROOT.glob("services/*/pyproject.toml")}
+    # Without a kubelet nobody would run the Deployments that shard-controller makes.
+    folders = {p.parent.name for p in ROOT.glob("services/*/pyproject.toml")} - {"shard_controller"}
     built = {s["build"]["target"] for s in services.values() if "build" in s}
     assert built == {f.replace("_", "-") for f in folders}
     assert set(services) == {f.replace("_", "-") for f in folders} | {"nats"}

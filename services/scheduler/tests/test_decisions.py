@@ -25,6 +25,12 @@ def test_whole_devices_go_at_once() -> None:
     assert one.labels == {}
 
 
+def test_no_two_shards_have_an_id_in_common() -> None:
+    cluster = world(node("a", 8), queue("q"), *work("one"))
+    ((one,),) = decisions(cycle(cluster, now=10.0), cluster, Naming(3, 7, 5.0, "blue"), {}, frozenset())
+    assert one.id == "blue-3-7-1"
+
+
 def test_a_share_names_its_device_and_what_it_gets_of_it() -> None:
     ((one,),) = decided(*work("one", gpus=0.25))
     assert one.gpu_groups == ["one-0-0"]

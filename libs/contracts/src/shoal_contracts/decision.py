@@ -18,7 +18,7 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     """Bind or evict one pod. Valid for this UID only, by the leader of ``epoch``."""
 
     id: str
-    """Unique: ``<epoch>-<cycle>-<number>``."""
+    """Unique: ``<epoch>-<cycle>-<number>``, after the shard and a ``-`` where that is not the default one."""
     verb: Verb
     namespace: str
     pod: str

@@ -93,7 +93,10 @@ CHANNELS = (
     ),
     Channel(
         "query.health", "shoal.v1.q.{service}.health", queries.HealthReply,
-        ("cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation"), ("anyone",),
+        (
+            "cluster-state", "pod-grouper", "queue-controller", "scheduler", "binder", "gpu-reservation", "admission",
+            "shard-controller",
+        ), ("anyone",),
     ),
 )  # fmt: skip
 """Everything that is sent."""

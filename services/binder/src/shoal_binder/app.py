@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import msgspec
 
 from shoal_binder import metrics, sharing
 from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
 from shoal_binder.prepare import HEARTBEAT, Preparation, needed
+from shoal_binder.reign import Order, Reigns
 from shoal_bus import BusError, Conflict, Delivery
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
@@ -60,24 +60,6 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Name devices to containers by CDI."""
 
 
-@dataclass
-class Reign:
-    """The leader of a shard: its epoch, the sequence of the record that says so, and the epoch that its Lease told."""
-
-    epoch: int = 0
-    seq: int = 0
-    lease: int = 0
-
-
-@dataclass(frozen=True)
-class Order:
-    """A decision, its sequence in the stream, and the shard that decided it."""
-
-    decision: Decision
-    seq: int
-    shard: str
-
-
 class Service:
     """Takes decisions from the shared consumer and sees each to its outcome."""
 
@@ -85,8 +67,7 @@ class Service:
         self._context, self._kube, self._recorder, self._events = context, kube, recorder, events
         self._gate = asyncio.Semaphore(context.config.in_flight)
         self._preparation = Preparation(context, kube, recorder, self._aside)
-        self._reigns: dict[str, Reign] = {}
-        """By shard."""
+        self._reigns = Reigns()
 
     async def follow_epoch(self) -> None:
         """Know the reigning epoch of each shard; at each new one (or a new stream) read the shard's Lease once."""
@@ -97,7 +78,7 @@ class Service:
             if found is None:
                 continue
             shard = subjects.parse(change.subject)[1]
-            reign = self._reigns.setdefault(shard, Reign())
+            reign = self._reigns.of(shard)
             reign.epoch, reign.seq = found.epoch, change.seq
             try:
                 reign.lease = await epoch_of(self._kube, self._context.config.namespace, f"shoal-scheduler-{shard}")
@@ -190,15 +171,10 @@ class Service:
                 step = await self._see_through(order, delivery, first)
             await self._tell(order, step)
 
-    def _deposed(self, order: Order) -> bool:
-        """Whether the decision was stored under a leader that another had replaced before."""
-        reign = self._reigns.get(order.shard, Reign())
-        return order.decision.epoch < max(reign.epoch, reign.lease) and 0 < reign.seq < order.seq
-
     async def _see_through(self, order: Order, delivery: Delivery, step: Step, *, went: bool = False) -> Finish:
         """Look, judge, prepare, post, until it is over; a staged one until it is prepared, unless its gang ``went``."""
         decision = order.decision
-        if self._deposed(order):
+        if self._reigns.deposed(order):
             return Finish(Result.STALE, "decided by a leader that was replaced")
         tries, message, heard = 0, "", self._context.clock.monotonic()
         pod: sharing.Pod | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from shoal_contracts.decision import Decision, Verb
+from shoal_contracts.subjects import DEFAULT_SHARD
 from shoal_core import Cluster, CycleResult
 from shoal_core.results import Gang
 from shoal_model import gpu, labels
@@ -19,6 +20,12 @@ class Naming:
     epoch: int
     cycle: int
     at: float
+    shard: str = DEFAULT_SHARD
+
+    def id(self, number: int) -> str:
+        """Of the decision of this number; no other decision has it, of any shard."""
+        own = f"{self.epoch}-{self.cycle}-{number}"
+        return own if self.shard == DEFAULT_SHARD else f"{self.shard}-{own}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def decisions(
         found.append(
             [
                 Decision(
-                    id=f"{naming.epoch}-{naming.cycle}-{number}", verb=Verb.EVICT, namespace=eviction.namespace,
+                    id=naming.id(number), verb=Verb.EVICT, namespace=eviction.namespace,
                     pod=eviction.pod, uid=eviction.uid, resource_version=cluster.pods[eviction.uid].record.resource_version,
                     node=eviction.node, epoch=naming.epoch, cycle=naming.cycle, group=eviction.group, queue=eviction.queue,
                     reason=eviction.message, at=naming.at,
@@ -65,7 +72,7 @@ def _binds(
     """The members of a gang. They are staged where one binding may fail long after another was posted."""
     size = len(gang.members)
     staged = size > MOST or (size > 1 and any(m.gpu_groups for m in gang.members))
-    name = f"{naming.epoch}-{naming.cycle}-{number}" if staged else ""
+    name = naming.id(number) if staged else ""
     found = []
     for member in gang.members:
         number += 1
@@ -79,7 +86,7 @@ def _binds(
             tags[labels.ISOLATION] = isolation
         found.append(
             Decision(
-                id=f"{naming.epoch}-{naming.cycle}-{number}", verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
+                id=naming.id(number), verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
                 uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=naming.epoch,
                 cycle=naming.cycle, group=gang.group, queue=gang.queue, gang=name, gang_size=size if staged else 0,
                 staged=staged, annotations=notes, labels=tags, gpu_groups=list(member.gpu_groups), portion=member.portion,

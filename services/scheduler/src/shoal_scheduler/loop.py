@@ -209,7 +209,10 @@ class Loop:
         pods = [
             p.record
             for p in self._cluster.pods.values()
-            if p.pending and p.record.scheduler_name == self._cluster.scheduler_name
+            if p.pending
+            and p.record.scheduler_name == self._cluster.scheduler_name
+            # Epochs of other shards are others: their decisions would be taken for old ones.
+            and (p.record.namespace, p.record.group) not in self._cluster.elsewhere
         ]
         self._context.log.warning("stream lost at takeover: fencing pending pods", count=len(pods))
 
@@ -435,7 +438,8 @@ class Loop:
     async def _commit(self, result: CycleResult) -> None:
         assert self._committer is not None
         epoch, at = self._committer.epoch, self._context.clock.now()
-        gangs = decisions(result, self._cluster, Naming(epoch, self._cycle, at), self._origin, self._implied)
+        naming = Naming(epoch, self._cycle, at, self._context.config.shard)
+        gangs = decisions(result, self._cluster, naming, self._origin, self._implied)
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
         self._ledger.decided(flat, clock.monotonic())
