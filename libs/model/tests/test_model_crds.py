@@ -23,6 +23,8 @@ def test_names_and_versions_are_the_references() -> None:
         ("queues.scheduling.run.ai", "v2", "Cluster"),
         ("podgroups.scheduling.run.ai", "v2alpha2", "Namespaced"),
         ("topologies.kai.scheduler", "v1alpha1", "Cluster"),
+        ("schedulingshards.kai.scheduler", "v1", "Cluster"),
+        ("configs.kai.scheduler", "v1", "Cluster"),
     }
 
 

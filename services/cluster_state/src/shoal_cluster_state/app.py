@@ -23,7 +23,8 @@ from shoal_service.leader import leading
 NAME = "cluster-state"
 BATCH = 2048
 MARK_EVERY = 0.25
-"""Seconds; a scheduler that takes over waits for a mark."""
+MARK_NEWS = 0.1
+"""Seconds between two marks, and where something was published since the last: a scheduler that takes over waits for one."""
 CHECK_EVERY = 1.0
 """Seconds between two looks at the stream while nothing is published."""
 KINDS: dict[str, Resource] = {
@@ -113,18 +114,19 @@ class Service:
         await self._complete.wait()
         await self._compare()
         self._context.have("state plane")
-        clock, marked, checked = self._context.clock, 0.0, 0.0
+        clock, marked, checked, every = self._context.clock, 0.0, 0.0, MARK_EVERY
         while True:
             while self._picture.dirty:
                 await self._publish(self._picture.take(BATCH))
-            if clock.monotonic() - marked >= MARK_EVERY:
+                every = MARK_NEWS
+            if clock.monotonic() - marked >= every:
                 await self._mark()
-                marked = clock.monotonic()
+                marked, every = clock.monotonic(), MARK_EVERY
             self._news.clear()
             metrics.HELD.set(len(self._picture.held))
             metrics.BEHIND.set(len(self._picture.dirty))
             try:
-                async with asyncio.timeout(MARK_EVERY):
+                async with asyncio.timeout(max(0.0, marked + every - clock.monotonic())):
                     await self._news.wait()
             except TimeoutError:
                 if clock.monotonic() - checked >= CHECK_EVERY:
