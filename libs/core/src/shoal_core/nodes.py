@@ -103,6 +103,9 @@ class Nodes:
         """Changes whenever labels, taints, sizes, or the set of nodes changed."""
         self._profiles: Interner[tuple[object, ...]] = Interner()
         self._profile_of: list[int] = []
+        self._columns_profiles: Ints = np.zeros(0, np.int64)
+        self._samples: dict[int, NodeRecord] = {}
+        self._grouped_at = -1
         self._free: list[int] = []
         self._ranked = self._totalled = -1
         self._total: Floats = np.zeros(SHARED_RESOURCES)
@@ -340,22 +343,38 @@ class Nodes:
         kept = self._allowed.get(shape.number)
         if kept is None or kept[0] != self.version:
             mask = np.zeros(self.usable.shape[0], np.uint8)
-            own_names = names_nodes(pod)
-            for column, record in enumerate(self.records):
-                if record is None:
-                    continue
-                key = (shape.number, self._profile_of[column])
-                verdict = None if own_names else self._verdicts.get(key)
-                if verdict is None:
-                    verdict = selected(pod, record.name, record.labels) and tolerated(pod, record.taints)
-                    if restrict:
-                        verdict = verdict and (labels.CPU_WORKER if shape.cpu_only else labels.GPU_WORKER) in record.labels
-                    if not own_names:
-                        self._verdicts[key] = verdict
-                mask[column] = verdict
+            worker = (labels.CPU_WORKER if shape.cpu_only else labels.GPU_WORKER) if restrict else ""
+
+            def verdict(record: NodeRecord) -> bool:
+                good = selected(pod, record.name, record.labels) and tolerated(pod, record.taints)
+                return good and (not worker or worker in record.labels)
+
+            if names_nodes(pod):
+                for column, record in enumerate(self.records):
+                    mask[column] = record is not None and verdict(record)
+            else:
+                profiles, samples = self._grouped()
+                table = np.zeros(len(self._profiles) + 1, np.uint8)
+                for number, record in samples.items():
+                    key = (shape.number, number)
+                    found = self._verdicts.get(key)
+                    if found is None:
+                        found = self._verdicts[key] = verdict(record)
+                    table[number] = found
+                # Columns without a node have -1, the last entry.
+                mask[: profiles.shape[0]] = table[profiles]
             mask &= self.usable & self._device_kind(shape)
             kept = self._allowed[shape.number] = (self.version, mask)
         return kept[1]
+
+    def _grouped(self) -> tuple[Ints, dict[int, NodeRecord]]:
+        """(profile of each column, one node of each profile)."""
+        if self._grouped_at != self.version:
+            pairs = zip(self._profile_of, self.records, strict=True)
+            self._samples = {number: record for number, record in pairs if record is not None}
+            self._columns_profiles = np.array(self._profile_of, np.int64)
+            self._grouped_at = self.version
+        return self._columns_profiles, self._samples
 
     def _device_kind(self, shape: Shape) -> Bytes:
         """Nodes whose kind of GPU suits the request (placement spec 2.4, steps 2 and 3)."""

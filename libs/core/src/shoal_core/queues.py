@@ -16,6 +16,8 @@ DEFAULT_PRIORITY = 100
 MEGABYTE = 1e6
 NAMES = ("CPU", "memory", "GPUs")
 RESOURCES = range(3)
+UNBOUNDED = (-1.0, -1.0, -1.0)
+"""No limit on anything."""
 DEFAULT_TOP = "default"
 MOST = 2.0**60
 """A larger number of anything is not meant."""
@@ -69,7 +71,7 @@ class Queue:
         """The first queue upward, and the resource, whose limit ``wanted`` more would break."""
         for queue in self.line:
             limit = queue.limit
-            if limit == (-1.0, -1.0, -1.0):
+            if limit == UNBOUNDED:
                 continue
             total = plus(queue.allocated, wanted)
             for r in RESOURCES:

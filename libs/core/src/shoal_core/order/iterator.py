@@ -107,16 +107,14 @@ class Iterator(Generic[J]):
 
     def _first(self, node: Node[J]) -> Node[J] | None:
         best: Node[J] | None = None
+        least: OrderKey | None = None
+        reverse = self.reverse
         for child in node.children:
             if child.key is None or child.seen is not child.queue.allocated:  # type: ignore[union-attr]
                 self._rank(child)
-            if best is None:
-                best = child
-                continue
-            assert child.key is not None
-            assert best.key is not None
-            if (child.key < best.key) != self.reverse:
-                best = child
+            key = child.key
+            if least is None or (key < least) != reverse:  # type: ignore[operator]
+                best, least = child, key
         return best
 
     def mark(self) -> Mark[J]:

@@ -113,10 +113,11 @@ class Sorted:
                 self._where[id(job)] = (name, key)
         return found
 
-    def settle(self) -> None:
-        """Sort all queues: in a simulation jobs have other keys."""
+    def settle(self) -> dict[str, list[tuple[JobKey, Job]]]:
+        """Sort all queues: in a simulation jobs have other keys. The sorted jobs by queue."""
         for name in list(self._members):
             self.of(name)
+        return self._lists
 
     def spread(self, queues: Iterable[str]) -> bool:
         """Whether a job of these queues runs on more than one node."""
@@ -181,13 +182,15 @@ class Simulated(Iterator[Entry]):
         self._waiting: dict[str, list[tuple[JobKey, Job]]] = {}
         self._at: dict[str, int] = {}
         """By queue: the first of those that wait which was not taken."""
+        skipped, lists = self._skipped, pending.settle()
         for name, queue in pending.queues.items():
             if queue.line[-1].name in tops:
-                self._waiting[name], self._at[name] = pending.of(name), 0
-                self._skip(name)
-                if self._at[name] < len(self._waiting[name]):
-                    queues[name] = queue
-                    mine.setdefault(name, [])
+                waiting, at = lists[name], 0
+                while at < len(waiting) and id(waiting[at][1]) in skipped:
+                    at += 1
+                self._waiting[name], self._at[name] = waiting, at
+                if at < len(waiting) and name not in mine:
+                    queues[name], mine[name] = queue, []
         for name, found in mine.items():
             found.sort(key=itemgetter(0), reverse=True)
             self.leaf(queues[name]).jobs = found

@@ -39,7 +39,7 @@ OrderKey = tuple[bool, bool, int, bool, float, float, Tie]
 class Standing:
     """What of a queue does not change in a cycle, as the key needs it."""
 
-    __slots__ = ("empty", "last", "quota", "sizes", "tie", "total")
+    __slots__ = ("empty", "keys", "last", "quota", "sizes", "tie", "total")
 
     def __init__(self, queue: Queue, total: Vector) -> None:
         self.total, self.tie, self.last = total, Tie(queue), -queue.priority
@@ -48,6 +48,8 @@ class Standing:
         self.quota = tuple(INFINITE if v == UNLIMITED else v for v in queue.quota)
         self.empty = tuple(v == 0 for v in allowance) if 0 in allowance else None
         """Of which resources it may have nothing."""
+        self.keys: dict[tuple[Vector, Vector, Vector | None], OrderKey] = {}
+        """Keys by what the queue has, and what would start or go: simulations ask for most of them again."""
 
 
 def dominant_share(cpu: float, memory: float, gpus: float, sizes: tuple[float, ...]) -> float:
@@ -74,8 +76,13 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
     standing: Standing | None = queue.standing
     if standing is None or standing.total is not total:
         standing = queue.standing = Standing(queue, total)
+    have = queue.allocated
+    of = (have, chunk, taken)
+    found = standing.keys.get(of)
+    if found is not None:
+        return found
     share, quota, empty, sizes = queue.share, standing.quota, standing.empty, standing.sizes
-    cpu, memory, gpus = a, b, c = queue.allocated
+    cpu, memory, gpus = a, b, c = have
     now = after = dominant_share(a, b, c, sizes)
     if taken is not None:
         after = dominant_share(*plus(queue.allocated, taken, -1.0), sizes)
@@ -84,7 +91,7 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
         if gpus % EXACT:
             gpus = round(gpus, 6)
         after = dominant_share(cpu, memory, gpus, sizes)
-    return (
+    found = standing.keys[of] = (
         share[0] < a and share[1] < b and share[2] < c,
         # Not below its quota:
         cpu > quota[0] or memory > quota[1] or gpus > quota[2],
@@ -95,3 +102,4 @@ def order_key(queue: Queue, chunk: Vector, total: Vector, taken: Vector | None =
         now,
         standing.tie,
     )
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal_core.order.jobs import JobKey, Probe, Simulated, Sorted
 from shoal_core.placement.walk import Walk
+from shoal_core.queues import UNBOUNDED
 from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
@@ -181,6 +182,7 @@ class Search:
         recorded = frozenset(accumulator.recorded)
         began = self.session.units
         self._in_vain: dict[Likeness, int] = {}
+        self._served_in_vain: dict[Likeness, int] = {}
         comparable = self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
         for chosen in generator(self, accumulator, tasks):
             if self._over() or self._hopeless(self.session.units - began):
@@ -190,21 +192,17 @@ class Search:
                 continue
             scenario = Scenario([*self.recorded, *chosen])
             if filters.enough(scenario.batches):
-                look = None
-                if comparable and self._in_vain:
-                    look = self._looks.scenario(tasks, self.recorded_pods, chosen, among)
+                look = self._looks.scenario(tasks, self.recorded_pods, chosen, among) if comparable else None
                 if look in self._in_vain:
                     # It costs what the one like it did: budgets don't depend on what is known already.
                     self.session.units += self._in_vain[look]
                 else:
                     before = self.session.units
-                    if self._simulate(scenario, probe, among):
+                    if self._simulate(scenario, probe, among, look):
                         self._repeats = len(chosen) == len(accumulator.batches) or filters.alike
                         return scenario
-                    if comparable and not self._invalid:
-                        look = look or self._looks.scenario(tasks, self.recorded_pods, chosen, among)
-                        if look is not None:
-                            self._in_vain[look] = self.session.units - before
+                    if look is not None and not self._invalid:
+                        self._in_vain[look] = self.session.units - before
             self._failed.add(mark)
         return None
 
@@ -222,7 +220,7 @@ class Search:
                 state = 2
         return (order[0], state, order[2], order[3])
 
-    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray) -> bool:
+    def _simulate(self, scenario: Scenario, probe: Probe, among: np.ndarray, look: Likeness | None) -> bool:
         session, walk = self.session, self.walk
         began = session.units
         pods = scenario.pods()
@@ -242,8 +240,17 @@ class Search:
         order = Simulated(self._pending, probe, jobs.values(), session.total, session.least_memory)
         left = len(jobs) + 1
         done = False
+        served: Likeness | None = None
         while left and (entry := order.pop()) is not None:
             job = entry[1]
+            if left == 2 and look and (isinstance(job, Probe) or id(job) in jobs):
+                # Of one victim's job and the probe only this depends on their queues: which of the two goes first.
+                served = _faceless(look, isinstance(job, Probe), probe.job, *jobs.values())
+                if served in self._served_in_vain:
+                    self._invalid = False
+                    session.rollback(start)
+                    session.units = began + self._served_in_vain[served]
+                    return False
             if isinstance(job, Probe):
                 left -= 1
                 if not walk.place(job.job, job.tasks, among, later=True):
@@ -256,8 +263,20 @@ class Search:
             self._cost = session.units - began
             return True
         self._invalid = done
+        if served is not None and not done:
+            self._served_in_vain[served] = session.units - began
         session.rollback(start)
         return False
+
+
+def _faceless(look: Likeness, first: bool, *jobs: Job) -> Likeness | None:
+    """The look of a scenario with one victim's job without its queue, where that has no say in what is placed; ``first``:
+    whether the probe is served before the victim."""
+    for job in jobs:
+        if job.queue is None or not job.preemptible or any(queue.limit != UNBOUNDED for queue in job.queue.line):
+            return None
+    (_, _, minimum), *rest = look  # type: ignore[misc]
+    return (first, minimum, *rest)
 
 
 def gang_is_whole(job: Job) -> bool:
