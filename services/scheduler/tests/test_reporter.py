@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+from shoal_contracts.state import GroupRecord
 from shoal_core import Waiting
-from shoal_scheduler.reporter import NUMBERS_AFTER, Reporter
+from shoal_scheduler.reporter import NUMBERS_AFTER, WRITERS, Reporter
 
 KEY = ("ns", "g")
 
@@ -68,3 +70,33 @@ def test_a_group_that_is_gone_is_forgotten() -> None:
     found.cycle([waiting()], set())
     found.forget(KEY)
     assert found.due(9.0) == []
+
+
+async def test_a_group_that_starts_while_others_are_written_is_not_told() -> None:
+    written: list[str] = []
+    slow = asyncio.Event()
+
+    async def patch(path: str, body: Any) -> bytes:
+        written.append(path)
+        await slow.wait()
+        return b""
+
+    clock = Clock()
+    clock.now = lambda: 0.0  # type: ignore[attr-defined]
+    context: Any = SimpleNamespace(clock=clock)
+    kube: Any = SimpleNamespace(merge_patch=patch)
+    found = Reporter(context, kube, SimpleNamespace(event=lambda *_: None), settle=2.0, node_pool="")  # type: ignore[arg-type]
+    reasons = [Waiting(namespace="ns", group=f"g{i}", queue="q", code="C", message="m", pods=[]) for i in range(3 * WRITERS)]
+    for reason in reasons:
+        found.groups["ns", reason.group] = GroupRecord(namespace="ns", name=reason.group, uid=reason.group)
+    found.cycle(reasons, set())
+    clock.at = 3.0
+    task = asyncio.create_task(found.run())
+    await asyncio.sleep(0.1)
+    assert len(written) == WRITERS
+    found.cycle([], {("ns", reason.group) for reason in reasons})
+    slow.set()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    assert len(written) == WRITERS
+    task.cancel()

@@ -80,10 +80,14 @@ class Reporter:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 for key in self.due(self._context.clock.monotonic()):
-                    told = self._told[key]
+                    await gate.acquire()
+                    # Cycles go on while writers are waited for: the group may have started, or be gone.
+                    told = self._told.get(key)
+                    if told is None:
+                        gate.release()
+                        continue
                     told.written = (told.waiting.code, told.waiting.message)
                     told.written_at = self._context.clock.monotonic()
-                    await gate.acquire()
                     tasks.create_task(self._write(key, told, gate))
                 await asyncio.sleep(0.5)
 
