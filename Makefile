@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries demo up down node-packages node-images node-up node-down check lint types imports test faults proto crds chart sbom \
+.PHONY: help setup binaries tools demo up down node-packages node-images node-up node-down check lint types imports test faults proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -14,6 +14,9 @@ setup: ## the Python environment, .venv
 
 binaries: setup ## kube-apiserver, etcd, kwok … found, or built once (5 to 7 minutes) and cached
 	@$(RUN) -m shoal_local binaries
+
+tools: setup ## Helm and CoreDNS: built once (1 to 4 minutes) and cached
+	@$(RUN) -m shoal_local tools
 
 demo: binaries ## the main job: 100 nodes, two teams, a few hundred pods, shown live; exits 0 if all was bound
 	@$(RUN) -m shoal_local demo
@@ -47,7 +50,7 @@ types: setup
 imports: setup
 	@.venv/bin/lint-imports
 
-test: binaries check ## all tests
+test: binaries tools check ## all tests
 	@$(RUN) -m pytest
 
 faults: binaries ## the long fault campaign: SEEDS=20 by default

@@ -1,4 +1,4 @@
-"""``python -m shoal_local binaries|demo|up|down|node-packages|node-images|node-up|node-down``."""
+"""``python -m shoal_local binaries|tools|demo|up|down|node-packages|node-images|node-up|node-down``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from shoal_local import binaries, demo, standing
 from shoal_local.node import docker, images, node, preflight
 from shoal_local.process import NotStarted
 
-COMMANDS = ("binaries", "demo", "up", "down", "node-packages", "node-images", "node-up", "node-down")
+COMMANDS = ("binaries", "tools", "demo", "up", "down", "node-packages", "node-images", "node-up", "node-down")
 
 
 def _packages() -> int:
-    wanted = preflight.packages() + preflight.packages(preflight.DOCKER)
+    wanted = sorted({*preflight.packages(), *preflight.packages(preflight.DOCKER)})
     if problem := preflight.install(wanted):
         raise node.NotHere(problem)
     print(f"installed: {', '.join(wanted)}" if wanted else "all packages are there")
@@ -36,7 +36,8 @@ def main() -> int:
         match options.parse_args().command:
             case "binaries":
                 binaries.find()
-                return 0
+            case "tools":
+                binaries.tools()
             case "demo":
                 folder = Path(tempfile.mkdtemp(prefix="shoal-demo-"))
                 status = demo.run(folder)

@@ -18,8 +18,8 @@ PROGRAMS = {
 """Program -> the Debian package that has it."""
 PLUGINS = ("bridge", "host-local", "loopback")
 PLUGIN_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
-DOCKER = {"dockerd": "docker.io", "docker-compose": "docker-compose"}
-"""What building from the Dockerfile, and the compose file, need beyond that."""
+DOCKER = {"dockerd": "docker.io", "docker-compose": "docker-compose", "mmdebstrap": "mmdebstrap"}
+"""What building from the Dockerfile, and the compose file, need."""
 
 
 def plugin_folder() -> Path | None:
