@@ -138,9 +138,12 @@ class Election:
                 self.lost.set()
 
     def _pause(self) -> float:
-        """Seconds to the next look: a follower looks again right when the Lease that it saw runs out."""
-        left = self._seen[1] + self.duration - self._clock.monotonic()
-        return self.renew_every if self.leading.is_set() or left <= 0 else min(self.renew_every, left + 0.005)
+        """Seconds to the next look. A follower looks twice for each renewal, since it counts from when it saw one, and again
+        right when the Lease that it saw runs out."""
+        if self.leading.is_set():
+            return self.renew_every
+        left, often = self._seen[1] + self.duration - self._clock.monotonic(), self.renew_every / 2
+        return min(often, left + 0.005) if left > 0 else often
 
     def valid(self) -> bool:
         """Whether the Lease is ours for sure: nobody else may have taken it yet."""
