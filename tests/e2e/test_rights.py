@@ -20,7 +20,7 @@ from shoal_local.control_plane import ControlPlane
 from shoal_local.suite import Suite
 from shoal_model import access
 from shoal_model.labels import NAMESPACE
-from shoal_testkit import chart, shares, workload
+from shoal_testkit import chart, shares, volumes, workload
 from shoal_testkit.api import Api
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -33,7 +33,9 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     **{("cluster-state", group, kind): ("list",) for group, kind in (
         ("", "pods"), ("", "nodes"), ("scheduling.run.ai", "queues"), ("scheduling.run.ai", "podgroups"),
         ("kai.scheduler", "topologies"), ("scheduling.k8s.io", "priorityclasses"), ("resource.k8s.io", "resourceclaims"),
-        ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"),
+        ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"), ("", "persistentvolumeclaims"),
+        ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csistoragecapacities"),
     )},
     # Preparations of shares that fail, or are found half done.
     ("binder", "", "configmaps"): ("get", "update"),
@@ -156,6 +158,7 @@ async def story(api: Api, suite: Suite) -> None:
     await until(
         lambda: running(api, "deployment", "stateful", "job", "of-cron", "gang", "bare", "shared-0", "shared-1"), "pods"
     )
+    await _volumes(api)
     # One that has to wait and says so, one that takes another's room, one whose owner is not there.
     await api.post(PODS, workload.pod("waits", SPACE, queue=SPACE, gpus=99))
     await api.post(PODS, workload.pod("low", SPACE, queue="small"))
@@ -198,6 +201,28 @@ async def story(api: Api, suite: Suite) -> None:
 
     await until(written, "the status of the shard and of the Config")
     await asyncio.sleep(3)
+
+
+async def _volumes(api: Api) -> None:
+    """One volume is made, one is there."""
+    node = (await api.items("/api/v1/nodes"))[0]["metadata"]["name"]
+    await api.post(volumes.CLASSES, volumes.storage_class("made", "disks.example.com"))
+    await api.post(volumes.CLASSES, volumes.storage_class("local"))
+    await volumes.make(api, volumes.volume("local", "local", node))
+    claims = f"/api/v1/namespaces/{SPACE}/persistentvolumeclaims"
+    for name in ("made", "local"):
+        await api.post(claims, volumes.claim(name, name))
+        await api.post(PODS, volumes.pod(f"with-{name}", SPACE, queue=SPACE, claim=name))
+
+    async def asked() -> bool:
+        notes = (await api.get(f"{claims}/made"))["metadata"].get("annotations") or {}
+        return volumes.SELECTED in notes and "claimRef" in (await api.get(f"{volumes.VOLUMES}/local"))["spec"]
+
+    await until(asked, "volumes asked for")
+    await api.post(volumes.VOLUMES, volumes.volume("made", "made", node, claim="made", namespace=SPACE))
+    for name in ("made", "local"):
+        await volumes.bind(api, SPACE, name, name)
+    await until(lambda: running(api, "with-made", "with-local"), "pods with volumes")
 
 
 async def _ready(suite: Suite, name: str) -> bool:

@@ -183,3 +183,14 @@ def test_membership_by_ownership_in_either_order() -> None:
     assert second.pod(bare).group == "pg"
     second.group_gone("ns", "pg")
     assert second.pod(bare).group == ""
+
+
+def test_claims_are_those_that_the_pod_names_and_those_that_are_made_for_it() -> None:
+    volumes = [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "shared"}},
+        {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+        {"name": "settings", "configMap": {"name": "x"}},
+    ]
+    found = normalise.from_dict(pod(spec={"volumes": volumes}))
+    assert isinstance(found, PodRecord)
+    assert found.volumes == ["shared", "p-scratch"]

@@ -123,6 +123,9 @@ def test_what_a_later_decision_has_written_is_known() -> None:
     body = sharing.config_maps(pod(), decision("g"), ["GPU-1"], cdi=False)[0]
     assert not any(sharing.is_newer(there(by), body) for by in ("3-2-1", "3-1-9", "2-9-9", "", "x-y-z"))
     assert all(sharing.is_newer(there(by), body) for by in ("3-2-2", "3-10-1", "10-1-1"))
+    assert sharing.is_newer(
+        there("blue-2-3-2-2"), sharing.config_maps(pod(), decision("g", id="blue-2-3-2-1"), ["GPU-1"], cdi=False)[0]
+    )
 
 
 @given(st.text(max_size=20))

@@ -8,10 +8,13 @@ from shoal_contracts.decision import Decision, Outcome, Result, Verb
 from shoal_scheduler.ledger import FIRST_HOLD, Assume, Close, Forget, Go, Hold, Ledger, Phase, Touch
 
 
-def decision(uid: str = "u", number: int = 1, gang: str = "", groups: tuple[str, ...] = ()) -> Decision:
+def decision(
+    uid: str = "u", number: int = 1, gang: str = "", groups: tuple[str, ...] = (), volumes: dict[str, str] | None = None
+) -> Decision:
     return Decision(
         id=f"d-{uid}-{number}", epoch=1, verb=Verb.BIND, uid=uid, namespace="ns", pod=uid, node="n1", group="g", queue="q",
         gang=gang, staged=bool(gang), gang_size=2 if gang else 0, gpu_groups=list(groups),
+        volumes=volumes or {},
     )  # fmt: skip
 
 
@@ -161,6 +164,19 @@ def test_preparations_have_more_time() -> None:
     ledger, found = opened(decision(groups=("g",)))
     assert ledger.tick(11.0) == []
     assert ledger.tick(61.0) == [Touch(found)]
+
+
+def test_volumes_have_the_most_and_so_has_a_gang_that_waits_for_one() -> None:
+    ledger, found = opened(decision(volumes={"data": ""}))
+    assert ledger.tick(149.0) == []
+    assert ledger.tick(151.0) == [Touch(found)]
+    ledger = Ledger(10.0)
+    gang = [decision("a", gang="gang"), decision("b", gang="gang", volumes={"data": ""})]
+    ledger.decided([*gang, decision("c")], 0.0)
+    for seq, uid in enumerate("abc", 5):
+        ledger.committed(uid, seq, 0.0)
+    assert ledger.tick(149.0) == [Touch(decision("c"))]
+    assert ledger.tick(151.0) == [Touch(member) for member in gang]
 
 
 def test_a_gang_that_went_has_the_time_of_a_binding() -> None:

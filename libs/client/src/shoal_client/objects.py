@@ -27,7 +27,8 @@ PLURALS = {
     "nodes": "Node", "queues": "Queue", "priorityClasses": "PriorityClass", "podGroups": "PodGroup", "topologies": "Topology",
     "resourceClaims": "ResourceClaim", "resourceSlices": "ResourceSlice", "deviceClasses": "DeviceClass",
     "nodeResourceTopologies": "NodeResourceTopology", "persistentVolumes": "PersistentVolume",
-    "persistentVolumeClaims": "PersistentVolumeClaim", "storageClasses": "StorageClass", "configMaps": "ConfigMap",
+    "persistentVolumeClaims": "PersistentVolumeClaim", "storageClasses": "StorageClass", "csiDrivers": "CSIDriver",
+    "csiStorageCapacities": "CSIStorageCapacity", "configMaps": "ConfigMap",
     "pods": "Pod",
 }  # fmt: skip
 WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
@@ -35,7 +36,7 @@ WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
 CLUSTER_WIDE = frozenset(
     {
         "Node", "Queue", "PriorityClass", "Topology", "ResourceSlice", "DeviceClass", "NodeResourceTopology",
-        "PersistentVolume", "StorageClass",
+        "PersistentVolume", "StorageClass", "CSIDriver",
     }
 )  # fmt: skip
 BAD_YAML = (OSError, ValueError, RecursionError, yaml.YAMLError)

@@ -45,6 +45,8 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     """Part of each shared GPU."""
     memory_mib: int = 0
     """Memory of each shared GPU that it gets."""
+    volumes: dict[str, str] = {}
+    """Claims without a volume -> the volume that each is to be bound to; empty: one is to be made for the node."""
     reason: str = ""
     """For an eviction: for whom and by which rule."""
     at: float = 0.0

@@ -49,6 +49,11 @@ CHANNELS = (
     _state("claim", state.ObjectRecord, namespaced=True),
     _state("slice", state.ObjectRecord),
     _state("deviceclass", state.ObjectRecord),
+    _state("pvc", state.ObjectRecord, namespaced=True),
+    _state("pv", state.ObjectRecord),
+    _state("storageclass", state.ObjectRecord),
+    _state("csidriver", state.ObjectRecord),
+    _state("storagecapacity", state.ObjectRecord, namespaced=True),
     Channel(
         "state.meta", "shoal.v1.state.{shard}.meta.synced", state.SyncMark, ("cluster-state",),
         ("pod-grouper", "queue-controller", "scheduler"), "SHOAL_STATE",

@@ -8,6 +8,7 @@ import numpy as np
 from shoal_contracts import state
 from shoal_core.gang import tree
 from shoal_core.placement.numa import Ledger
+from shoal_core.placement.volumes import Volumes
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
 from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
@@ -34,6 +35,10 @@ Place = tuple[int, str, tuple[str, ...]]
 """A pod's status, the name of its node and the shared devices that it uses there."""
 
 
+MOST_DEMANDS = 200_000
+"""Kinds of demands that are remembered: pods that are long gone had some."""
+
+
 class Cluster(Room):
     """Everything that decisions depend on. Not thread-safe: one thread owns it.
 
@@ -47,8 +52,7 @@ class Cluster(Room):
         self.uid_of: dict[Key, str] = {}
         self.jobs: dict[Key, Job] = {}
         self.topologies: dict[str, state.TopologyRecord] = {}
-        self.volumes: dict[tuple[str, str, str], dict[str, object]] = {}
-        """Claims, volumes and storage classes: (kind, namespace, name) -> object."""
+        self.volumes = Volumes()
         self.assumed: dict[str, tuple[str, tuple[str, ...]]] = {}
         """Decided to run: uid -> (node, shared devices)."""
         self.going: set[str] = set()
@@ -168,7 +172,7 @@ class Cluster(Room):
                 self.numa.remove(name)
             case _:
                 self._recount(self.claims.remove(kind, namespace, name))
-                self.volumes.pop((kind, namespace, name), None)
+                self.volumes.remove(kind, namespace, name)
         self.changes += 1
 
     def _object(self, record: state.ObjectRecord) -> None:
@@ -178,7 +182,7 @@ class Cluster(Room):
         elif record.type == "NodeResourceTopology":
             self.numa.put(record.name, msgspec.json.decode(record.body))
         else:
-            self.volumes[record.type, record.namespace, record.name] = msgspec.json.decode(record.body)
+            self.volumes.put(record)
 
     def _recount(self, nodes: tuple[str, ...]) -> None:
         """The slices of these nodes changed."""
@@ -423,6 +427,8 @@ class Cluster(Room):
         set_status(pod, status)
         if pod.record.affinity and pod.record.affinity.anti_required:
             (self.avoiding.add if column >= 0 else self.avoiding.discard)(pod.uid)
+        if pod.record.volumes and column < 0:
+            self.volumes.give_back(pod.uid)
         if pod.shape.legacy_mig:
             (self.legacy_mig.add if column >= 0 else self.legacy_mig.discard)(pod.uid)
         if job is not None:
@@ -559,7 +565,7 @@ class Cluster(Room):
         self.now = now
         for uid in self.deleting:
             self._settle(self.pods[uid])
-        if self._shapes.renew():
+        if self._shapes.renew() or len(self.demands) > MOST_DEMANDS:
             self.demands.clear()
             for job in self.jobs.values():
                 job.signature_cache = None

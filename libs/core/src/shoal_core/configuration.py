@@ -77,6 +77,7 @@ def read(
         staleness_grace=_flag(params, "globalDefaultStalenessGracePeriod", Settings.staleness_grace * NANO) / NANO,
         stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
+        csi_storage=bool(params.get("scheduleCSIStorage", False)),
     )
 
 

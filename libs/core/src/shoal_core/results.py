@@ -30,6 +30,8 @@ class Placed(msgspec.Struct, frozen=True):
     extended: Mapping[str, Any] | None = None
     """Devices for extended resources that the node does not count: the claim to be made, as ``allocation``,
     ``deviceRequests`` (both in the form of the API) and ``containerMappings``."""
+    volumes: tuple[tuple[str, str], ...] = ()
+    """(claim that is not bound yet, the volume that it gets; empty: one is to be made for the node)."""
 
 
 class Gang(msgspec.Struct, frozen=True):

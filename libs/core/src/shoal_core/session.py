@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from shoal_core.cluster import Cluster
 from shoal_core.nodes import Saved
 from shoal_core.placement.claim import Token
 from shoal_core.results import CycleResult, Eviction, Gang, Placed
-from shoal_core.rows import NOTHING, Pod, Vector, set_status
+from shoal_core.rows import NOTHING, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
@@ -24,7 +25,7 @@ class Change:
 
     __slots__ = (
         "accepted", "away", "claims", "column", "groups", "kind", "node", "pod", "slots", "slots_at", "status", "virtual",
-        "zones",
+        "volumes", "zones",
     )  # fmt: skip
 
     def __init__(self, kind: int, pod: Pod) -> None:
@@ -35,6 +36,8 @@ class Change:
         self.slots: Saved | None = None
         self.slots_at = -1
         self.claims: Token | None = None
+        self.volumes = False
+        """Whether the place gave its claims volumes."""
 
 
 def _times(vector: Vector, count: int) -> Vector:
@@ -150,8 +153,16 @@ class Session:
                 return True
         return False
 
-    def place(self, pod: Pod, column: int, later: bool, groups: tuple[str, ...] = (), zones: tuple = ()) -> None:
-        """Give the pod a place: now, or ``later`` when what is there is released."""
+    def place(
+        self,
+        pod: Pod,
+        column: int,
+        later: bool,
+        groups: tuple[str, ...] = (),
+        zones: tuple = (),
+        volumes: Mapping[Key, str] | None = None,
+    ) -> None:
+        """Give the pod a place: now, or ``later`` when what is there is released. ``volumes``: what its unbound claims get."""
         cluster = self.cluster
         change = Change(PLACED, pod)
         change.column = column
@@ -164,6 +175,8 @@ class Session:
             record = self.nodes.records[column]
             assert record is not None
             change.claims = cluster.claims.allocate(pod.record, pod.shape.extended, record)
+        if volumes:
+            change.volumes = cluster.volumes.take(pod.uid, self.nodes.name(column), volumes)
         cluster.charge(pod, column, status, 1)
         pod.node = column
         pod.accepted = cluster.accepted(pod, column) if pod.shape.memory else pod.shape.vector
@@ -207,6 +220,8 @@ class Session:
         self._queue(pod, pod.accepted, -1.0)
         if change.claims is not None:
             cluster.claims.undo(change.claims)
+        if change.volumes:
+            cluster.volumes.give_back(pod.uid)
         if pod.zones and self.numa:
             cluster.numa.charge(self.nodes.name(change.column), pod.zones, -1.0)
         pod.node, pod.groups, pod.accepted = change.node, change.groups, change.accepted
@@ -307,7 +322,7 @@ class Session:
             portion = pod.accepted[2] / shape.devices if shape.devices else 0.0
         return Placed(
             record.uid, record.namespace, record.name, self.nodes.name(pod.node), pod.groups, float(portion), int(memory),
-            pod.zones, claims, extended,
+            pod.zones, claims, extended, self.cluster.volumes.promised(record) if record.volumes else (),
         )  # fmt: skip
 
     def commit_victims(self, evictions: dict[str, Eviction]) -> None:
@@ -366,6 +381,7 @@ class Session:
                 self._queue(pod, pod.accepted, -1.0)
             if pod.shape.claiming:
                 cluster.claims.release(pod.record, leaves=False)
+            cluster.volumes.give_back(pod.uid)
             pod.zones = ()
             runs = bool(pod.away and pod.node_name)
             for at, _, how in pod.away[1 if runs else 0 :]:
@@ -468,6 +484,7 @@ class Session:
         if pod.shape.claiming:
             cluster.claims.release(pod.record, leaves=False)
             cluster.claims.gone(pod.uid)
+        cluster.volumes.give_back(pod.uid)
         pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
         set_status(pod, PENDING)
         if queue is not None:

@@ -74,6 +74,8 @@ class Settings:
     stuck_after: float = 120.0
     """A pod that is being deleted for longer than this gives nothing back."""
     restrict_nodes: bool = False
+    csi_storage: bool = False
+    """Volumes that are promised count against the capacity that drivers report (schedule-csi-storage)."""
     extended_by_devices: bool = True
     """Pods get devices for extended resources that a node does not count; False: they run on nodes that count them alone."""
     usage: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)

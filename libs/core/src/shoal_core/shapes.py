@@ -27,8 +27,8 @@ class Shapes:
         key = msgspec.json.encode(
             (
                 sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity, record.tolerations,
-                record.host_ports, record.claims, record.share, record.volumes, mig, gpus,
-                sorted(record.labels.items()) if record.affinity else None, record.namespace if record.volumes else None,
+                record.host_ports, record.claims, record.share, bool(record.volumes), mig, gpus,
+                sorted(record.labels.items()) if record.affinity else None,
             )
         )  # fmt: skip
         found = self._shapes.get(key)

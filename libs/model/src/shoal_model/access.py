@@ -23,6 +23,8 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("kai.scheduler", ["topologies"], ["list", "watch"]),
         _rule("scheduling.k8s.io", ["priorityclasses"], ["list", "watch"]),
         _rule("resource.k8s.io", ["resourceclaims", "resourceslices", "deviceclasses"], ["list", "watch"]),
+        _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
+        _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),
     ],
     "pod-grouper": [
         _rule("", ["pods"], ["get", "patch"]),
@@ -46,6 +48,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("", ["pods"], ["get", "patch"]),
         _rule("", ["pods/binding", "pods/eviction"], ["create"]),
         _rule("", ["configmaps"], ["get", "create", "update"]),
+        _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["get", "patch"]),
         *EVENTS,
     ],
     "gpu-reservation": [

@@ -34,29 +34,36 @@ def _owners(meta: objects.Meta) -> list[state.OwnerRef]:
     ]
 
 
-def _requirements(found: list[objects.Expression] | None) -> list[state.Requirement]:
+def requirements(found: list[objects.Expression] | None) -> list[state.Requirement]:
+    """Match expressions of a selector."""
     return [state.Requirement(key=e.key, operator=e.operator, values=e.values or []) for e in found or ()]
 
 
-def _selector(found: objects.LabelSelector | None) -> state.Selector | None:
+def selector(found: objects.LabelSelector | None) -> state.Selector | None:
+    """A label selector; None selects nothing."""
     if found is None:
         return None
     equal = [state.Requirement(key=k, operator="In", values=[v]) for k, v in sorted((found.match_labels or {}).items())]
-    return state.Selector(requirements=equal + _requirements(found.match_expressions))
+    return state.Selector(requirements=equal + requirements(found.match_expressions))
 
 
 def _node_term(found: objects.NodeSelectorTerm, weight: int = 0) -> state.NodeTerm:
     return state.NodeTerm(
-        expressions=_requirements(found.match_expressions), fields=_requirements(found.match_fields), weight=weight
+        expressions=requirements(found.match_expressions), fields=requirements(found.match_fields), weight=weight
     )
+
+
+def node_terms(found: objects.NodeSelector | None) -> list[state.NodeTerm] | None:
+    """The terms of a required node affinity, of which one has to be met; None: no node is excluded."""
+    return [_node_term(t) for t in found.node_selector_terms or ()] if found else None
 
 
 def _pod_term(found: objects.AffinityTerm, weight: int = 0) -> state.PodTerm:
     return state.PodTerm(
         topology_key=found.topology_key,
-        selector=_selector(found.label_selector),
+        selector=selector(found.label_selector),
         namespaces=found.namespaces or [],
-        namespace_selector=_selector(found.namespace_selector),
+        namespace_selector=selector(found.namespace_selector),
         match_label_keys=found.match_label_keys or [],
         mismatch_label_keys=found.mismatch_label_keys or [],
         weight=weight,
@@ -67,9 +74,8 @@ def _affinity(found: objects.Affinity | None) -> state.Affinity | None:
     if found is None:
         return None
     node, near, far = found.node_affinity, found.pod_affinity, found.pod_anti_affinity
-    required = node.required if node else None
     return state.Affinity(
-        node_required=[_node_term(t) for t in required.node_selector_terms or ()] if required else None,
+        node_required=node_terms(node.required) if node else None,
         node_preferred=[_node_term(p.preference, p.weight) for p in (node.preferred if node else None) or ()],
         pod_required=[_pod_term(t) for t in (near.required if near else None) or ()],
         pod_preferred=[_pod_term(p.pod_affinity_term, p.weight) for p in (near.preferred if near else None) or ()],
@@ -164,9 +170,20 @@ def pod(found: objects.Pod) -> state.PodRecord:
             if p.host_port
         ],
         claims=_claims(found),
-        volumes=[v.persistent_volume_claim.claim_name for v in spec.volumes or () if v.persistent_volume_claim],
+        volumes=_volumes(found),
         qos_guaranteed=status.qos_class == "Guaranteed",
     )
+
+
+def _volumes(found: objects.Pod) -> list[str]:
+    names: list[str] = []
+    for volume in found.spec.volumes or ():
+        if volume.persistent_volume_claim is not None:
+            names.append(volume.persistent_volume_claim.claim_name)
+        elif volume.ephemeral is not None:
+            # The API's own name for a claim that is made for the pod.
+            names.append(f"{found.metadata.name}-{volume.name}")
+    return names
 
 
 def _tolerant(quantities: objects.Quantities | None) -> dict[str, float]:

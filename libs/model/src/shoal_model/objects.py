@@ -176,6 +176,7 @@ class Volume(Obj):
 
     name: str = ""
     persistent_volume_claim: VolumeClaim | None = None
+    ephemeral: dict[str, Any] | None = None
 
 
 class ResourceClaim(Obj):

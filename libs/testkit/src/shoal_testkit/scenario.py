@@ -20,6 +20,7 @@ KINDS = {
     "topologies": "Topology", "nodeResourceTopologies": "NodeResourceTopology", "deviceClasses": "DeviceClass",
     "resourceSlices": "ResourceSlice", "resourceClaims": "ResourceClaim", "persistentVolumeClaims": "PersistentVolumeClaim",
     "persistentVolumes": "PersistentVolume", "storageClasses": "StorageClass",
+    "csiDrivers": "CSIDriver", "csiStorageCapacities": "CSIStorageCapacity",
 }  # fmt: skip
 STATUS = {name: number for number, name in enumerate(NAMES)}
 

@@ -56,6 +56,8 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Bindings posted for one decision before it is refused."""
     reservation_timeout: float = 45.0
     """Seconds for a shared GPU to be reserved."""
+    volume_timeout: float = 120.0
+    """Seconds for the volumes of a pod's claims."""
     cdi: bool = False
     """Name devices to containers by CDI."""
 

@@ -1,11 +1,11 @@
-"""Prepares a pod for its binding: its part of GPUs is reserved, its container told, its labels set. Each step can be done
-again, and all are taken back where the binding fails for good."""
+"""Prepares a pod for its binding: its claims get volumes, its part of GPUs is reserved, its container told, its labels set.
+Each step can be done again, and labels are taken back where the binding fails for good."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 
 from shoal_binder import metrics, sharing
 from shoal_binder.bind import Finish, Look, Post, Step
+from shoal_binder.volumes import VolumeBinding
 from shoal_bus import Delivery, Unavailable
 from shoal_contracts import subjects
 from shoal_contracts.decision import Decision, Result
@@ -54,7 +55,7 @@ class _Device:
 
 def needed(decision: Decision) -> bool:
     """Whether the pod has to be prepared at all."""
-    return bool(decision.labels or decision.gpu_groups)
+    return bool(decision.labels or decision.gpu_groups or decision.volumes)
 
 
 class Preparation:
@@ -62,6 +63,7 @@ class Preparation:
 
     def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder, aside: Aside) -> None:
         self._context, self._kube, self._recorder, self._aside = context, kube, recorder, aside
+        self._volumes = VolumeBinding(kube, context.clock, context.config.volume_timeout)
 
     async def prepare(self, decision: Decision, pod: sharing.Pod, delivery: Delivery, *, again: bool = False) -> Step:
         """To be posted next, on condition of the version that the labels gave the pod; or looked at again, or refused.
@@ -69,6 +71,12 @@ class Preparation:
         ``again``: most likely all of it stands already. Raises KubeError.
         """
         began = self._context.clock.monotonic()
+        if decision.volumes:
+            async with self._waiting(delivery):
+                why = await self._volumes.bind(decision)
+            if why:
+                return Finish(Result.REFUSED, why)
+            await reach("binder.after_volumes")
         devices: list[str] = []
         if decision.gpu_groups:
             if why := sharing.problem(pod):
@@ -93,9 +101,10 @@ class Preparation:
                 return Look()
             version = _HEAD.decode(answer).metadata.resource_version
         await reach("binder.after_labels")
-        about = Ref("v1", "Pod", decision.namespace, decision.pod, decision.uid)
-        isolation = wanted.get(labels.ISOLATION, "")
-        self._recorder.event(about, "Normal", "GpuShare", sharing.told(decision, devices, isolation))
+        if decision.labels or decision.gpu_groups:
+            about = Ref("v1", "Pod", decision.namespace, decision.pod, decision.uid)
+            isolation = wanted.get(labels.ISOLATION, "")
+            self._recorder.event(about, "Normal", "GpuShare", sharing.told(decision, devices, isolation))
         metrics.PREPARED_SECONDS.observe(self._context.clock.monotonic() - began)
         return Post(version)
 
@@ -106,19 +115,27 @@ class Preparation:
             for t in pod.spec.tolerations or ()
         ]
         deadline = self._context.clock.monotonic() + self._context.config.reservation_timeout
+        async with self._waiting(delivery), asyncio.TaskGroup() as tasks:
+            found = [tasks.create_task(self._ask(decision, group, bears, deadline)) for group in decision.gpu_groups]
+        return [task.result() for task in found]
+
+    @asynccontextmanager
+    async def _waiting(self, delivery: Delivery) -> AsyncIterator[None]:
+        """For what may need long, or never come: those who need none of it are not to wait for it."""
 
         async def beat() -> None:
             while True:
                 await asyncio.sleep(HEARTBEAT)
                 await delivery.in_progress()
 
-        # A device may need long, or never come: those who need none are not to wait for it.
-        async with self._aside(), asyncio.TaskGroup() as tasks:
-            heart = tasks.create_task(beat())
-            found = [tasks.create_task(self._ask(decision, group, bears, deadline)) for group in decision.gpu_groups]
-            await asyncio.gather(*found)
-            heart.cancel()
-        return [task.result() for task in found]
+        async with self._aside():
+            heart = asyncio.create_task(beat())
+            try:
+                yield
+            finally:
+                heart.cancel()
+                # Without a beat the decision is delivered again, no more.
+                await asyncio.gather(heart, return_exceptions=True)
 
     async def _ask(self, decision: Decision, group: str, bears: list[Toleration], deadline: float) -> _Device:
         where = subjects.reserve(subjects.partition(decision.node))

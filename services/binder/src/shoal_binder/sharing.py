@@ -145,8 +145,8 @@ class ConfigMap(Obj):
 
 
 def order(decision: str) -> tuple[int, ...]:
-    """Decisions in their order: epoch, cycle, number; () for what is no decision's id."""
-    parts = [number(part) for part in decision.split("-")]
+    """Decisions of a shard in their order: epoch, cycle, number; () for what is no decision's id."""
+    parts = [number(part) for part in decision.rsplit("-", 3)[-3:]]
     return tuple(p for p in parts if p is not None) if len(parts) == 3 and None not in parts else ()
 
 

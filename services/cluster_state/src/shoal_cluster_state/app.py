@@ -16,7 +16,7 @@ from shoal_contracts.base import encode
 from shoal_contracts.decision import Header
 from shoal_kube import Bad, Deleted, Kube, KubeConfig, Put, Reflector, Synced, resources
 from shoal_kube.resources import Resource
-from shoal_model import normalise, objects
+from shoal_model import normalise, objects, storage
 from shoal_service import Common, Context, run, telemetry
 from shoal_service.leader import leading
 
@@ -37,6 +37,11 @@ KINDS: dict[str, Resource] = {
     "claim": resources.CLAIMS,
     "slice": resources.SLICES,
     "deviceclass": resources.DEVICE_CLASSES,
+    "pvc": resources.VOLUME_CLAIMS,
+    "pv": resources.VOLUMES,
+    "storageclass": resources.STORAGE_CLASSES,
+    "csidriver": resources.DRIVERS,
+    "storagecapacity": resources.STORAGE_CAPACITIES,
 }
 """Kind in the subjects -> resource of the API."""
 
@@ -95,7 +100,7 @@ class Service:
         else:
             record = state.ObjectRecord(
                 type=resource.kind, namespace=told.key[0], name=told.key[1], uid=told.uid,
-                resource_version=told.version, body=msgspec.Raw(told.raw),
+                resource_version=told.version, body=msgspec.Raw(storage.slim(resource.kind, told.raw)),
             )  # fmt: skip
         ours = True
         if isinstance(record, state.PodRecord):

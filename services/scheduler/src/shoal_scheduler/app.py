@@ -26,6 +26,8 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Seconds after which a decision without an outcome is given up."""
     preparation: float = 60.0
     """The same for a decision that needs preparations (a part of a GPU), or is one of a gang that does."""
+    provisioning: float = 150.0
+    """The same for a decision that waits for volumes, or is one of a gang that does. Longer than the binders' own limit."""
     settle: float = 2.0
     """Seconds that a reason must last before it is written to the API."""
     spread: bool = False

@@ -71,7 +71,7 @@ def _binds(
 ) -> list[Decision]:
     """The members of a gang. They are staged where one binding may fail long after another was posted."""
     size = len(gang.members)
-    staged = size > MOST or (size > 1 and any(m.gpu_groups for m in gang.members))
+    staged = size > MOST or (size > 1 and any(m.gpu_groups or m.volumes for m in gang.members))
     name = naming.id(number) if staged else ""
     found = []
     for member in gang.members:
@@ -90,7 +90,7 @@ def _binds(
                 uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=naming.epoch,
                 cycle=naming.cycle, group=gang.group, queue=gang.queue, gang=name, gang_size=size if staged else 0,
                 staged=staged, annotations=notes, labels=tags, gpu_groups=list(member.gpu_groups), portion=member.portion,
-                memory_mib=member.memory_mib, at=naming.at, cause=origin.cause, seen=origin.seen,
+                memory_mib=member.memory_mib, volumes=dict(member.volumes), at=naming.at, cause=origin.cause, seen=origin.seen,
             )
         )  # fmt: skip
     return found

@@ -11,9 +11,10 @@ import msgspec
 from shoal_contracts import subjects
 from shoal_contracts.base import encode, kind_of
 from shoal_contracts.journal import Applied, Assumed, AssumedGone, Barred, Decided, Forgotten, Input, Removed, Step
-from shoal_contracts.state import StateMessage
+from shoal_contracts.state import ObjectRecord, StateMessage
 from shoal_core import Cluster, CycleResult
 from shoal_core.results import digest
+from shoal_model.storage import KINDS
 from shoal_scheduler import metrics
 from shoal_service import Context
 
@@ -154,4 +155,5 @@ class Journal:
 
 def _key(record: StateMessage) -> tuple[str, str, str]:
     """(kind, namespace, name), as a later ``remove`` names it; for the kinds that the scheduler follows."""
-    return kind_of(record).partition(".")[0], getattr(record, "namespace", ""), getattr(record, "name", "")
+    kind = KINDS[record.type][0] if isinstance(record, ObjectRecord) else kind_of(record).partition(".")[0]
+    return kind, getattr(record, "namespace", ""), getattr(record, "name", "")

@@ -113,8 +113,8 @@ Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Go
 class Ledger:
     """Open decisions by pod UID."""
 
-    def __init__(self, expiry: float, preparation: float = 60.0) -> None:
-        self._expiry, self._preparation = expiry, preparation
+    def __init__(self, expiry: float, preparation: float = 60.0, provisioning: float = 150.0) -> None:
+        self._expiry, self._preparation, self._provisioning = expiry, preparation, provisioning
         self.entries: dict[str, Entry] = {}
         self.last: dict[str, int] = {}
         """Pod UID -> last sequence of its subject, for the next decision's condition."""
@@ -139,13 +139,19 @@ class Ledger:
 
     def decided(self, decisions: Iterable[Decision], now: float) -> None:
         """These are being committed."""
+        decisions = list(decisions)
+        slow = {d.gang for d in decisions if d.staged and d.volumes}
         for decision in decisions:
-            self._enter(Entry(decision, Phase.COMMITTING, now), decision.staged)
+            self._enter(Entry(decision, Phase.COMMITTING, now), decision.staged, decision.gang in slow)
 
-    def _enter(self, entry: Entry, staged: bool) -> None:
+    def _enter(self, entry: Entry, staged: bool, slow: bool) -> None:
+        """``slow``: a member of its gang waits for volumes, or may do so."""
         decision = entry.decision
         self.entries[decision.uid] = entry
-        entry.patience = self._preparation if staged or decision.gpu_groups else self._expiry
+        if decision.volumes or slow:
+            entry.patience = self._provisioning
+        else:
+            entry.patience = self._preparation if staged or decision.gpu_groups else self._expiry
         if staged:
             self._gangs.setdefault(decision.gang, {})[decision.uid] = False
 
@@ -171,7 +177,7 @@ class Ledger:
     def adopt(self, decision: Decision, seq: int, now: float, went: bool = False) -> list[Instruction]:
         """A decision that the stream holds at takeover is ours now. ``went``: its gang was let go before."""
         self.last[decision.uid] = seq
-        self._enter(Entry(decision, Phase.OPEN, now, seq), decision.staged and not went)
+        self._enter(Entry(decision, Phase.OPEN, now, seq), decision.staged and not went, decision.staged)
         if decision.verb is Verb.EVICT:
             return [AssumeGone(decision.uid)]
         return [Assume(decision.uid, decision.node, tuple(decision.gpu_groups))]

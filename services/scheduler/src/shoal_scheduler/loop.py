@@ -45,6 +45,10 @@ TOUCHES = 16
 IDLE = 1.0
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
+FOLLOWED = (
+    "node", "pod", "group", "queue", "priorityclass", "topology", "pvc", "pv", "storageclass", "csidriver", "storagecapacity",
+)  # fmt: skip
+"""Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)
 
 
@@ -57,7 +61,7 @@ class Loop:
         self._reporter, self._marks, self._events = reporter, marks, events
         self._cluster = Cluster(settings(context.config))
         self._journal = Journal(context, self._cluster)
-        self._ledger = Ledger(context.config.expiry, context.config.preparation)
+        self._ledger = Ledger(context.config.expiry, context.config.preparation, context.config.provisioning)
         self._membership = Membership()
         self._reservations = Reservations()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
@@ -116,7 +120,7 @@ class Loop:
     # input
 
     async def _follow_state(self) -> None:
-        async for news in mirror(self._context, ("node", "pod", "group", "queue", "priorityclass", "topology")):
+        async for news in mirror(self._context, FOLLOWED):
             if news.current:
                 self._mark = news.mark
                 self._complete.set()

@@ -1,9 +1,9 @@
-"""Rules that depend on the pods that run: host ports, pod affinity and anti-affinity, and on volumes."""
+"""Rules that depend on the pods that run: host ports, pod affinity and anti-affinity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from shoal_core.status import USED
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
-
-IMMEDIATE = "Immediate"
 
 
 def _in_term(term: PodTerm, owner: PodRecord, other: PodRecord) -> bool:
@@ -93,9 +91,6 @@ class Dynamic:
                 if _in_term(term, other.record, record):
                     good &= self._far(term.topology_key, [other.node])
                     why = why or "node(s) didn't satisfy existing pods anti-affinity rules"
-        if record.volumes:
-            good &= self._volumes(record)
-            why = why or "node(s) had volume node affinity conflict"
         return good, why
 
     def _far(self, key: str, columns: list[int]) -> Bytes:
@@ -123,52 +118,6 @@ class Dynamic:
                 values = self._labels(term.topology_key)
                 found &= np.array([v is not None for v in values] + [False] * (size - len(values)), np.uint8)
         return found
-
-    # volumes
-
-    def _volume(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
-        return self._session.cluster.volumes.get((kind, namespace, name))
-
-    def refused(self, pod: Pod) -> str:
-        """Why no node can do for the pod's volumes; empty if there is no such reason. Nothing that may be evicted helps."""
-        for name in pod.record.volumes:
-            claim = self._volume("PersistentVolumeClaim", pod.record.namespace, name)
-            if claim is None:
-                return f"persistentvolumeclaim {name!r} not found: create it in namespace {pod.record.namespace}"
-            spec = claim.get("spec") or {}
-            if spec.get("volumeName"):
-                continue
-            kind = self._volume("StorageClass", "", str(spec.get("storageClassName") or ""))
-            if kind is None or kind.get("volumeBindingMode", IMMEDIATE) == IMMEDIATE:
-                return f"pod has unbound immediate PersistentVolumeClaims: {name!r} waits for its volume"
-        return ""
-
-    def _volumes(self, record: PodRecord) -> Bytes:
-        session = self._session
-        good = np.ones(session.everywhere.shape[0], np.uint8)
-        for name in record.volumes:
-            claim = self._volume("PersistentVolumeClaim", record.namespace, name) or {}
-            volume = self._volume("PersistentVolume", "", str((claim.get("spec") or {}).get("volumeName") or ""))
-            required = (((volume or {}).get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}
-            terms = required.get("nodeSelectorTerms")
-            if terms is None:
-                continue
-            for column, node in enumerate(session.nodes.records):
-                if node is not None:
-                    good[column] &= any(_term(t, node.labels, node.name) for t in terms)
-        return good
-
-
-def _term(term: Mapping[str, Any], tags: Mapping[str, str], name: str) -> bool:
-    def met(found: Mapping[str, Any], by: Mapping[str, str]) -> bool:
-        return matches(
-            Requirement(key=str(found.get("key")), operator=str(found.get("operator")), values=list(found.get("values") or [])),
-            by,
-        )
-
-    return all(met(e, tags) for e in term.get("matchExpressions") or ()) and all(
-        met(f, {"metadata.name": name}) for f in term.get("matchFields") or ()
-    )
 
 
 def _same_port(a: tuple[int, str, str], b: tuple[int, str, str]) -> bool:

@@ -38,7 +38,8 @@ def matches(requirement: Requirement, labels: Mapping[str, str]) -> bool:
             return False
 
 
-def _term(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
+def meets(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
+    """Whether the node meets one term of a node selector; an empty term is met by none."""
     if not term.expressions and not term.fields:
         return False
     own = {"metadata.name": name}
@@ -50,7 +51,7 @@ def selected(pod: PodRecord, name: str, labels: Mapping[str, str]) -> bool:
     if any(labels.get(k) != v for k, v in pod.node_selector.items()):
         return False
     terms = pod.affinity.node_required if pod.affinity else None
-    return terms is None or any(_term(t, name, labels) for t in terms)
+    return terms is None or any(meets(t, name, labels) for t in terms)
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:

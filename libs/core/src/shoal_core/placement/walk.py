@@ -15,6 +15,7 @@ from shoal_core.kernels.shared import place_shared, place_shared_run
 from shoal_core.nodes import Bytes, Floats, Ints
 from shoal_core.placement.dynamic import Dynamic
 from shoal_core.placement.offers import Offers
+from shoal_core.placement.storage import Storage
 from shoal_core.placement.topology import Topology
 from shoal_core.queues import Queue
 from shoal_core.rows import MIG, Job, Pod, Shape, Vector, total_request
@@ -45,6 +46,7 @@ class Walk:
         self.topology = Topology(session)
         self.dynamic = Dynamic(session)
         self.offers = Offers(session)
+        self.storage = Storage(session)
         self.failure: Failure | None = None
         self._predicates = "predicates" in plugins
         self._gate = "proportion" in plugins
@@ -189,14 +191,14 @@ class Walk:
     def refused(self, pod: Pod) -> str:
         """Why no eviction could ever help the pod; empty if there is no such reason."""
         if self._predicates:
-            if pod.record.volumes and (why := self.dynamic.refused(pod)):
+            if pod.record.volumes and (why := self.storage.refused(pod.record)):
                 return why
             if self._fits_nowhere(pod.shape):
                 return "no node is large enough for it"
         return ""
 
     def _refused(self, job: Job, pod: Pod) -> str:
-        if self._predicates and pod.record.volumes and (why := self.dynamic.refused(pod)):
+        if self._predicates and pod.record.volumes and (why := self.storage.refused(pod.record)):
             return why
         if self._claims and pod.record.claims:
             return self.session.cluster.claims.refused(pod.record, job.record.queue if job.record else "")
@@ -282,6 +284,9 @@ class Walk:
         allowed = self.mask(pod)
         if self._predicates and self.dynamic.narrows(pod):
             allowed = allowed & self.dynamic.mask(pod)[0]
+        volumes = self._predicates and bool(pod.record.volumes)
+        if volumes:
+            allowed = allowed & self.storage.mask(pod.record)[0]
         if shape.memory and self._gate:
             allowed = allowed & self._within_queue(job, pod)
         claims = self._claims and shape.claiming
@@ -310,7 +315,8 @@ class Walk:
         groups = nodes.groups(column, pod, slots) if slots else ()
         if pod.status == RELEASING and self._stays(pod, column, groups, zones) and cluster.claims.stays(pod.uid):
             return session.restore(pod)
-        session.place(pod, column, waits, groups, zones)
+        chosen = self.storage.chosen(pod, column) if volumes else None
+        session.place(pod, column, waits, groups, zones, chosen)
         return True
 
     def _without_devices(self, pod: Pod, among: Bytes, allowed: Bytes, tried: int) -> None:
@@ -423,6 +429,9 @@ class Walk:
         narrowed, rule = None, ""
         if self._predicates and self.dynamic.narrows(pod):
             narrowed, rule = self.dynamic.mask(pod)
+        if self._predicates and pod.record.volumes:
+            allowed, told = self.storage.mask(pod.record)
+            narrowed, rule = (allowed, told) if narrowed is None else (narrowed & allowed, rule or told)
         if self._claims and pod.shape.extended:
             offering = self.offers.mask(pod.shape)
             if narrowed is None or not (narrowed & offering == narrowed).all():

@@ -37,12 +37,14 @@ def _leaf(session: Session, leaf: PodSet) -> tuple[object, ...]:
 def _pod(session: Session, pod: Pod) -> int:
     """A number for what the pod demands, the same for all that demand the same."""
     record, shape, cluster = pod.record, pod.shape, session.cluster
-    short = (shape.number, record.priority_class, record.priority)
+    # What a claim is bound to changes: pods with claims are like no others.
+    volumes = (record.namespace, *record.volumes) if record.volumes else ()
+    short = (shape.number, record.priority_class, record.priority, volumes)
     found = cluster.demands.get(short)
     if found is None:
         full = (
             tuple(sorted(record.node_selector.items())), repr(record.affinity), repr(record.tolerations),
-            record.priority_class, record.priority, repr(record.host_ports), tuple(record.volumes), shape.extended,
+            record.priority_class, record.priority, repr(record.host_ports), volumes, shape.extended,
         )  # fmt: skip
         number = cluster.demands.setdefault(full, len(cluster.demands))
         found = cluster.demands[short] = number

@@ -1,0 +1,211 @@
+"""Which nodes a pod's volumes allow, and which volumes its unbound claims get there (placement spec 1.14 and 2.4, the
+rules of Kubernetes' VolumeBinding)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal_contracts.state import NodeRecord, PodRecord
+from shoal_core.nodes import Bytes
+from shoal_core.placement.feasible import matches, meets
+from shoal_core.placement.volumes import Volumes
+from shoal_core.rows import Key, Pod
+from shoal_model.normalise import node_terms, requirements, selector
+from shoal_model.quantity import BadQuantity, amount
+from shoal_model.storage import IMMEDIATE, NO_PROVISIONER, Capacity, Claim, StorageClass, Volume, size, suits
+
+if TYPE_CHECKING:
+    from shoal_core.session import Session
+
+CONFLICT = "node(s) had volume node affinity conflict"
+NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
+NO_SPACE = "node(s) did not have enough free storage"
+MISSING = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+
+
+class Storage:
+    """The rules, as the session stands."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._within: dict[str, Bytes] = {}
+        """Volume -> nodes that reach it."""
+        self._reach: dict[int, Bytes] = {}
+        """Capacity object -> nodes that it is for."""
+
+    @property
+    def _volumes(self) -> Volumes:
+        return self._session.cluster.volumes
+
+    def refused(self, pod: PodRecord) -> str:
+        """Why no node can do for the pod's claims; empty if there is no such reason. Nothing that may be evicted helps."""
+        for name in pod.volumes:
+            key = (pod.namespace, name)
+            if why := self._volumes.broken(key):
+                return f"persistentvolumeclaim {name!r} can't be read: {why}"
+            claim = self._volumes.claim(key)
+            if claim is None:
+                return f"persistentvolumeclaim {name!r} not found: create it in namespace {pod.namespace}"
+            if claim.metadata.deletion_timestamp is not None:
+                return f"persistentvolumeclaim {name!r} is being deleted"
+            if claim.spec.volume_name:
+                continue
+            kind = self._volumes.storage_class(claim)
+            if kind is None or kind.volume_binding_mode == IMMEDIATE:
+                return f"pod has unbound immediate PersistentVolumeClaims: {name!r} waits for its volume"
+        return ""
+
+    def mask(self, pod: PodRecord) -> tuple[Bytes, str]:
+        """(nodes (uint8, 1: may) that the pod's claims allow, which rule excluded some)."""
+        good, why = self._session.everywhere.copy(), ""
+        unbound: list[tuple[Key, Claim]] = []
+        for name in dict.fromkeys(pod.volumes):
+            key = (pod.namespace, name)
+            claim = self._volumes.claim(key)
+            if claim is None:
+                continue
+            taken = self._volumes.taken.get(key)
+            bound = claim.spec.volume_name or (taken.volume if taken else "")
+            if bound:
+                volume = self._volumes.volume(bound)
+                good &= self._reached(volume) if volume else np.zeros_like(good)
+                why = why or (CONFLICT if volume else MISSING)
+            elif taken or claim.selected_node:
+                column = self._session.nodes.columns.get(taken.node if taken else claim.selected_node, -1)
+                only = np.zeros_like(good)
+                if column >= 0:
+                    only[column] = good[column]
+                good, why = only, why or NO_VOLUME
+            else:
+                unbound.append((key, claim))
+        for _, claim in unbound:
+            allowed, told = self._nodes_for(claim, unbound)
+            good &= allowed
+            why = why or told
+        if len(unbound) > 1:
+            # Two claims may want the same volume.
+            for column in np.flatnonzero(good).tolist():
+                good[column] = self._choose(unbound, column) is not None
+        return good, why
+
+    def chosen(self, pod: Pod, column: int) -> dict[Key, str]:
+        """For the pod's unbound claims: the volume on that node, '' where one is to be made."""
+        open_ = [(k, c) for k, c in self._volumes.unbound(pod.record) if k not in self._volumes.taken]
+        return self._choose(open_, column) or {key: "" for key, _ in open_}
+
+    def _choose(self, claims: list[tuple[Key, Claim]], column: int) -> dict[Key, str] | None:
+        """The smallest volume that does for each claim, smallest claim first; None if one can't be had."""
+        found: dict[Key, str] = {}
+        for key, claim in sorted(claims, key=lambda pair: (size(pair[1].spec.resources.requests), pair[0])):
+            fitting = [v for v in self._suiting(claim) if v.metadata.name not in found.values() and self._reached(v)[column]]
+            if fitting:
+                # One that is kept for the claim goes first.
+                best = min(fitting, key=lambda v: (v.spec.claim_ref is None, size(v.spec.capacity), v.metadata.name))
+                found[key] = best.metadata.name
+            elif self._made(claim, claims)[0][column]:
+                found[key] = ""
+            else:
+                return None
+        return found
+
+    def _suiting(self, claim: Claim) -> list[Volume]:
+        wanted = requirements(claim.spec.selector.match_expressions) if claim.spec.selector else []
+        return [
+            v for v in self._volumes.free(claim) if suits(v, claim) and all(matches(r, v.metadata.labels or {}) for r in wanted)
+        ]
+
+    def _nodes_for(self, claim: Claim, beside: list[tuple[Key, Claim]]) -> tuple[Bytes, str]:
+        """Nodes that have a volume for the claim, or for which one can be made."""
+        good, why = self._made(claim, beside)
+        for volume in self._suiting(claim):
+            good = good | self._reached(volume)
+        return good, why
+
+    def _made(self, claim: Claim, beside: list[tuple[Key, Claim]]) -> tuple[Bytes, str]:
+        """(nodes for which a volume can be made, why not elsewhere); ``beside``: all claims of the pod."""
+        kind = self._volumes.storage_class(claim)
+        good = np.zeros_like(self._session.everywhere)
+        if kind is None or kind.provisioner in ("", NO_PROVISIONER):
+            return good, NO_VOLUME
+        for column, node in enumerate(self._session.nodes.records):
+            good[column] = node is not None and self._allows(kind, node)
+        driver = self._volumes.driver(kind.provisioner)
+        if driver is None or not driver.spec.storage_capacity:
+            return good, NO_VOLUME
+        mine = [c for _, c in beside if c.spec.storage_class_name == claim.spec.storage_class_name]
+        return good & self._spacious(kind, claim, mine), NO_SPACE
+
+    @staticmethod
+    def _allows(kind: StorageClass, node: NodeRecord) -> bool:
+        terms = kind.allowed_topologies
+        return not terms or any(
+            all(node.labels.get(e.key) in (e.values or ()) for e in term.match_label_expressions or ()) for term in terms
+        )
+
+    def _spacious(self, kind: StorageClass, claim: Claim, beside: list[Claim]) -> Bytes:
+        """Nodes where a capacity of the class holds the claim; where storage is accounted for, together with all that was
+        promised there and the pod's others."""
+        good = np.zeros_like(self._session.everywhere)
+        accounted = self._session.settings.csi_storage
+        asked = sum(size(c.spec.resources.requests) for c in beside) if accounted else size(claim.spec.resources.requests)
+        seen = np.zeros(good.shape[0], np.int64)
+        for capacity in self._volumes.capacities():
+            if capacity.storage_class_name != kind.metadata.name:
+                continue
+            reach = self._for_nodes(capacity)
+            seen += reach
+            left = _left(capacity)
+            if accounted:
+                left -= self._promised(kind.metadata.name, reach)
+            if asked <= left:
+                good |= reach
+        if accounted:
+            # Which of several a volume comes from can't be known.
+            good[seen > 1] = 0
+        return good
+
+    def _promised(self, name: str, reach: Bytes) -> float:
+        """Bytes of the volumes of this class that are to be made on these nodes for pods that have a place there."""
+        total = 0.0
+        for key, taken in self._volumes.taken.items():
+            claim = self._volumes.claim(key)
+            column = self._session.nodes.columns.get(taken.node, -1)
+            if claim is None or taken.volume or column < 0 or not reach[column]:
+                continue
+            if claim.spec.storage_class_name == name:
+                total += size(claim.spec.resources.requests)
+        return total
+
+    def _for_nodes(self, capacity: Capacity) -> Bytes:
+        found = self._reach.get(id(capacity))
+        if found is None:
+            found = np.zeros_like(self._session.everywhere)
+            wanted = selector(capacity.node_topology)
+            for column, node in enumerate(self._session.nodes.records):
+                found[column] = (
+                    wanted is not None and node is not None and all(matches(r, node.labels) for r in wanted.requirements)
+                )
+            self._reach[id(capacity)] = found
+        return found
+
+    def _reached(self, volume: Volume) -> Bytes:
+        found = self._within.get(volume.metadata.name)
+        if found is None:
+            found = self._session.everywhere.copy()
+            affinity = volume.spec.node_affinity
+            terms = node_terms(affinity.required) if affinity else None
+            if terms is not None:
+                for column, node in enumerate(self._session.nodes.records):
+                    found[column] = node is not None and any(meets(t, node.name, node.labels) for t in terms)
+            self._within[volume.metadata.name] = found
+        return found
+
+
+def _left(capacity: Capacity) -> float:
+    """Bytes that one volume may have; the largest that the driver makes goes before what it has left."""
+    try:
+        return amount(capacity.maximum_volume_size or capacity.capacity or "0")
+    except BadQuantity:
+        return 0.0

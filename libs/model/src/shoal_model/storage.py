@@ -1,0 +1,173 @@
+"""Claims, volumes and what new volumes are made from, with only the fields that placement and binding read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shoal_model.objects import LabelSelector, Meta, NodeSelector, Obj, Quantities, Resources
+from shoal_model.quantity import BadQuantity, amount
+
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""On a claim: the node for which its volume is to be made."""
+BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
+"""On a volume: the claim was matched with it, its creator did not name it."""
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
+WAITS = "WaitForFirstConsumer"
+IMMEDIATE = "Immediate"
+
+
+def size(quantities: Quantities | None) -> float:
+    """Bytes of storage; 0 where nothing, or no quantity, is said."""
+    try:
+        return amount(str((quantities or {}).get("storage", 0)))
+    except BadQuantity:
+        return 0.0
+
+
+class ClaimSpec(Obj):
+    """spec of a PersistentVolumeClaim."""
+
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    access_modes: list[str] | None = None
+    volume_mode: str | None = None
+    resources: Resources = msgspec.field(default_factory=Resources)
+    selector: LabelSelector | None = None
+
+
+class Phase(Obj):
+    """status of a claim or volume."""
+
+    phase: str = ""
+
+
+class Claim(Obj):
+    """A PersistentVolumeClaim."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: ClaimSpec = msgspec.field(default_factory=ClaimSpec)
+    status: Phase = msgspec.field(default_factory=Phase)
+
+    @property
+    def selected_node(self) -> str:
+        """The node for which its volume is made already."""
+        return (self.metadata.annotations or {}).get(SELECTED_NODE, "")
+
+
+class ClaimRef(Obj):
+    """spec.claimRef of a volume."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class VolumeAffinity(Obj):
+    """spec.nodeAffinity of a volume."""
+
+    required: NodeSelector | None = None
+
+
+class VolumeSpec(Obj):
+    """spec of a PersistentVolume."""
+
+    capacity: Quantities | None = None
+    access_modes: list[str] | None = None
+    storage_class_name: str = ""
+    volume_mode: str | None = None
+    claim_ref: ClaimRef | None = None
+    node_affinity: VolumeAffinity | None = None
+
+
+class Volume(Obj):
+    """A PersistentVolume."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: VolumeSpec = msgspec.field(default_factory=VolumeSpec)
+    status: Phase = msgspec.field(default_factory=Phase)
+
+
+class LabelValues(Obj):
+    """allowedTopologies[].matchLabelExpressions[]."""
+
+    key: str = ""
+    values: list[str] | None = None
+
+
+class TopologyTerm(Obj):
+    """allowedTopologies[] of a storage class."""
+
+    match_label_expressions: list[LabelValues] | None = None
+
+
+class StorageClass(Obj):
+    """A StorageClass."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    provisioner: str = ""
+    volume_binding_mode: str = IMMEDIATE
+    allowed_topologies: list[TopologyTerm] | None = None
+
+
+class DriverSpec(Obj):
+    """spec of a CSIDriver."""
+
+    storage_capacity: bool | None = None
+
+
+class Driver(Obj):
+    """A CSIDriver."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: DriverSpec = msgspec.field(default_factory=DriverSpec)
+
+
+class Capacity(Obj):
+    """A CSIStorageCapacity: what volumes of a class may still be made for some nodes."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    storage_class_name: str = ""
+    node_topology: LabelSelector | None = None
+    capacity: str | None = None
+    maximum_volume_size: str | None = None
+
+
+KINDS: dict[str, tuple[str, type[Obj]]] = {
+    "PersistentVolumeClaim": ("pvc", Claim),
+    "PersistentVolume": ("pv", Volume),
+    "StorageClass": ("storageclass", StorageClass),
+    "CSIDriver": ("csidriver", Driver),
+    "CSIStorageCapacity": ("storagecapacity", Capacity),
+}
+"""Kind -> (kind in the state plane's subjects, its type)."""
+
+
+def slim(kind: str, body: bytes) -> bytes:
+    """The JSON of an object with no more than the fields that are read; as it is where it is of another kind, or bad."""
+    if kind not in KINDS:
+        return body
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body, type=KINDS[kind][1]))
+    except msgspec.DecodeError:
+        return body
+
+
+def suits(volume: Volume, claim: Claim) -> bool:
+    """Whether the claim may be bound to the volume: nobody has it, or it is kept for this claim; its class, mode, access,
+    size and labels do (labels: ``matchLabels`` of the claim's selector; expressions are the caller's)."""
+    ref, mine, meta = volume.spec.claim_ref, claim.spec, claim.metadata
+    if volume.metadata.deletion_timestamp is not None:
+        return False
+    kept = ref is not None and (ref.namespace, ref.name) == (meta.namespace, meta.name) and ref.uid in ("", meta.uid)
+    if ref is not None and not kept:
+        return False
+    if ref is None and volume.status.phase not in ("", "Available"):
+        return False
+    tags = volume.metadata.labels or {}
+    return (
+        volume.spec.storage_class_name == (mine.storage_class_name or "")
+        and (volume.spec.volume_mode or "Filesystem") == (mine.volume_mode or "Filesystem")
+        and set(mine.access_modes or ()) <= set(volume.spec.access_modes or ())
+        and size(volume.spec.capacity) >= size(mine.resources.requests)
+        and all(tags.get(k) == v for k, v in ((mine.selector.match_labels if mine.selector else None) or {}).items())
+    )
