@@ -55,6 +55,13 @@ async def test_a_streamed_list_then_a_watch(script: Script) -> None:
     assert "resourceVersion=5" in script.asked[1][1]
 
 
+async def test_what_is_deleted_while_it_is_listed_is_not_there(script: Script) -> None:
+    lines = [event("ADDED", node("a", 1)), event("ADDED", node("b", 2)), event("DELETED", node("a", 3)), bookmark(5, end=True)]
+    script.answers["GET stream"] = [Answer(lines=lines)]
+    script.answers["GET watch"] = [Answer(lines=[bookmark(9)], hang=True)]
+    assert await told(script, 5) == ["+a@1", "+b@2", "-a", "=5", "=9"]
+
+
 async def test_a_server_without_streamed_lists_gives_pages(script: Script) -> None:
     script.answers["GET stream"] = [Answer(422, status_object(422, "Invalid"))]
     script.answers["GET list"] = [

@@ -226,3 +226,23 @@ def test_a_pod_that_is_gone_leaves_nothing_behind() -> None:
     ledger, _ = opened()
     assert ledger.gone("u") == [Forget("u"), Close("u", 5)]
     assert (ledger.entries, ledger.last) == ({}, {})
+
+
+@pytest.mark.parametrize("then", ["prepared", "refused", "gone", "expired"])
+def test_a_member_of_a_staged_gang_that_is_evicted_ends_the_gang(then: str) -> None:
+    ledger = Ledger(10.0)
+    one, two = staged(ledger)
+    ledger.outcome(outcome(one, Result.PREPARED), 1.0)
+    eviction = Decision(id="d-a-2", epoch=1, verb=Verb.EVICT, uid="a", namespace="ns", pod="a", node="n1")
+    assert ledger.decided([eviction], 2.0) == [Touch(two)]
+    ledger.committed("a", 9, 2.0)
+    assert ledger.gone("a") == [Forget("a"), Close("a", 9)]
+    match then:
+        case "prepared":
+            assert ledger.outcome(outcome(two, Result.PREPARED), 3.0) == []
+        case "refused":
+            assert ledger.outcome(outcome(two, Result.REFUSED), 3.0) == []
+        case "gone":
+            assert ledger.gone("b") == [Forget("b"), Close("b", 6)]
+        case _:
+            assert ledger.tick(1000.0) == []

@@ -32,7 +32,8 @@ async def history(connection: Connection, stream: str, filters: Sequence[str], b
                 raise Unavailable(f"a message of {stream} was lost on the way")
             yield message
             left -= 1
-            if not left:
+            # What expires meanwhile does not come any more.
+            if not left or not message.metadata.num_pending:
                 return
     except (nats.errors.Error, js_errors.Error, Reset) as error:
         raise Unavailable(f"stream {stream} can't be read: {error}") from error

@@ -203,6 +203,13 @@ class Reflector(Generic[T]):
                             yield told
                         return
                     continue
+                if event.type == "DELETED":
+                    # Changes may come among the objects of the list.
+                    key = (head.namespace, head.name)
+                    seen.discard(key)
+                    if self._known.pop(key, None) is not None:
+                        yield Deleted(key, head.uid)
+                    continue
                 seen.add((head.namespace, head.name))
                 if told := self._take(event.object):
                     yield told

@@ -25,6 +25,8 @@ BATCH = 2048
 MARK_EVERY = 0.25
 MARK_NEWS = 0.1
 """Seconds between two marks, and where something was published since the last: a scheduler that takes over waits for one."""
+LARGEST = 900 * 1024
+"""Bytes of one record; the bus takes 1 MiB with its headers."""
 CHECK_EVERY = 1.0
 """Seconds between two looks at the stream while nothing is published."""
 KINDS: dict[str, Resource] = {
@@ -112,7 +114,14 @@ class Service:
         begins = isinstance(record, state.PodRecord) and ours and not record.node
         with telemetry.span("watch pod", root=begins, cause=cause) as parent:
             sent = trace_headers(cause=cause, sent=self._context.clock.now(), traceparent=parent)
-            self._picture.put(subject, encode(record), sent)
+            data = encode(record)
+            if len(data) > LARGEST:
+                # The bus would refuse it, and all that goes with it.
+                metrics.BAD.labels(kind).inc()
+                self._context.log.error("object left out, it is too large", kind=kind, key=told.key, bytes=len(data))
+                self._picture.drop(subject)
+                return
+            self._picture.put(subject, data, sent)
 
     async def publish(self) -> None:
         """Publish what changed, for ever, and a few times a second how far it goes."""
@@ -121,13 +130,14 @@ class Service:
         self._context.have("state plane")
         clock, marked, checked, every = self._context.clock, 0.0, 0.0, MARK_EVERY
         while True:
+            # Before anything is awaited: what comes from here on wakes us again.
+            self._news.clear()
             while self._picture.dirty:
                 await self._publish(self._picture.take(BATCH))
                 every = MARK_NEWS
             if clock.monotonic() - marked >= every:
                 await self._mark()
                 marked, every = clock.monotonic(), MARK_EVERY
-            self._news.clear()
             metrics.HELD.set(len(self._picture.held))
             metrics.BEHIND.set(len(self._picture.dirty))
             try:

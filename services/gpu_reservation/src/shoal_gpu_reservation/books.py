@@ -68,13 +68,14 @@ class Books:
             self._touched.clear()
             try:
                 if clock.monotonic() - compared >= COMPARE:
-                    keys |= await self._differing()
+                    async with asyncio.timeout(COMPARE):
+                        keys |= await self._differing()
                     compared = clock.monotonic()
                 if keys:
                     await self._context.bus.publish_many([self._item(key) for key in sorted(keys)])
-            except BusError as error:
+            except (BusError, TimeoutError) as error:
                 self._touched |= keys
-                self._context.log.info("ledger not published, again soon", error=str(error))
+                self._context.log.info("ledger not published, again soon", error=str(error) or type(error).__name__)
 
     async def _differing(self) -> set[Key]:
         """Groups of our nodes that the stream has otherwise than the ledger. Raises BusError."""

@@ -13,6 +13,7 @@ from shoal_model import labels
 from shoal_pod_grouper import metrics
 from shoal_pod_grouper.owners import Owners
 from shoal_service import Common, Context, run
+from shoal_service.metrics import UNEXPECTED
 from shoal_service.mirror import mirror
 
 NAME = "pod-grouper"
@@ -107,9 +108,12 @@ class Service:
                 now = self._context.clock.monotonic()
                 ready = [k for k, at in self._due.items() if at <= now and k not in self._busy]
                 for key in ready:
-                    del self._due[key]
-                    self._busy.add(key)
                     await gate.acquire()
+                    # While a worker was waited for, the pod may have gone.
+                    if self._due.pop(key, None) is None:
+                        gate.release()
+                        continue
+                    self._busy.add(key)
                     tasks.create_task(self._guarded(key, gate))
                 if ready:
                     continue
@@ -130,16 +134,25 @@ class Service:
             pod = self._pods.get(key)
             wait = self._waits.get(key, self._context.config.first_retry)
             self._waits[key] = min(self._context.config.last_retry, wait * 2)
-            self._due[key] = self._context.clock.monotonic() + wait
+            self._look_at(key, wait)
             if isinstance(error, CantGroup) and pod and not pod.deleted:
                 about = Ref("v1", "Pod", pod.namespace, pod.name, pod.uid)
                 self._recorder.event(about, "Warning", "PodGrouperWarning", str(error))
             elif not isinstance(error, Conflict):
                 self._context.log.warning("pod not grouped, again later", pod=key, error=str(error))
+        except Exception as error:  # one odd pod or owner must not stop the others
+            UNEXPECTED.labels("pod_grouper").inc()
+            self._context.log.error("pod not grouped, again later", pod=key, error=repr(error), exc_info=error)
+            self._look_at(key, self._context.config.last_retry)
         finally:
             self._busy.discard(key)
             gate.release()
             self._news.set()
+
+    def _look_at(self, key: Key, wait: float) -> None:
+        """Look at the pod after so many seconds, or when news of it have come meanwhile."""
+        at = self._context.clock.monotonic() + wait
+        self._due[key] = min(at, self._due.get(key, at))
 
     async def _look(self, key: Key) -> None:
         pod = self._pods.get(key)
@@ -174,11 +187,12 @@ class Service:
             except AlreadyExists:
                 return  # it is on its way to us; the next look compares
             # Until the state plane shows it, it stands as it was made.
-            self._groups[key] = GroupRecord(
+            made = GroupRecord(
                 namespace=wanted.namespace, name=wanted.name, queue=wanted.queue, labels=wanted.labels,
                 annotations=wanted.annotations, priority_class=wanted.priority_class, min_member=wanted.min_member,
                 preemptibility=wanted.preemptibility,
             )  # fmt: skip
+            self._groups.setdefault(key, made)
             return
         if not have.uid:
             return
@@ -197,7 +211,7 @@ class Service:
             # The group's ownership tells meanwhile, and the binding brings the annotation along.
             age = self._context.clock.now() - pod.created
             if not pod.node and age < self._context.config.annotate_after:
-                self._due[key] = self._context.clock.monotonic() + self._context.config.annotate_after - age
+                self._look_at(key, self._context.config.annotate_after - age)
                 return
         patch = {"metadata": {"uid": pod.uid, "annotations": {labels.GROUP: wanted.name}}}
         try:

@@ -73,6 +73,8 @@ class Service:
         self._direct: dict[str, Usage] = {}
         self._changed: dict[Key, tuple[float, float]] = {}
         """Group -> (first, last) monotonic time of a change not written yet."""
+        self._writing: set[Key] = set()
+        """Groups whose status is being written."""
         self._written: dict[Key, Any] = {}
         self._written_queues: dict[str, Any] = {}
         self._queues_changed = True
@@ -154,10 +156,10 @@ class Service:
     def _touch(self, key: Key) -> None:
         """The group's usage may be another: count it now, write it when it has settled."""
         now = self._context.clock.monotonic()
-        self._changed[key] = (self._changed.get(key, (now, now))[0], now)
         group = self._groups.get(key)
         if group is None:
             return
+        self._changed[key] = (self._changed.get(key, (now, now))[0], now)
         value = priority(group.priority_class, self._classes)
         usage = of_group(self._pods.get(key, {}).values(), preemptible(group, value))
         self._set_usage(key, group.queue, usage)
@@ -181,10 +183,12 @@ class Service:
                 now = clock.monotonic()
                 ready = due(self._changed, now, config)
                 for key in ready:
-                    if key not in self._groups:
-                        continue
-                    self._changed.pop(key, None)
                     await gate.acquire()
+                    # Two writes of one group at a time could end with the older one.
+                    if key in self._writing or self._changed.pop(key, None) is None:
+                        gate.release()
+                        continue
+                    self._writing.add(key)
                     tasks.create_task(self._write_group(key, gate))
                 await asyncio.sleep(0.25)
 
@@ -219,8 +223,9 @@ class Service:
         except KubeError as error:
             self._context.log.info("status not written, again later", group=key, error=str(error))
             at = self._context.clock.monotonic()
-            self._changed[key] = (at, at)
+            self._changed.setdefault(key, (at, at))
         finally:
+            self._writing.discard(key)
             gate.release()
 
     async def write_queues(self) -> None:
@@ -231,7 +236,9 @@ class Service:
                 self._queues_changed = False
                 below = children(self._queues)
                 for name, usage in roll_up(self._queues, self._direct).items():
-                    await self._write_queue(self._queues[name], usage, below[name])
+                    # Writes take their time: a queue may be gone by now.
+                    if queue := self._queues.get(name):
+                        await self._write_queue(queue, usage, below[name])
             await asyncio.sleep(self._context.config.every)
 
     async def _write_queue(self, queue: QueueRecord, usage: Usage, below: list[str]) -> None:

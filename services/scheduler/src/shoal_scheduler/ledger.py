@@ -137,12 +137,17 @@ class Ledger:
 
     # commit
 
-    def decided(self, decisions: Iterable[Decision], now: float) -> None:
-        """These are being committed."""
+    def decided(self, decisions: Iterable[Decision], now: float) -> list[Instruction]:
+        """These are being committed. A staged gang one of whose members is decided anew (evicted) does not go."""
         decisions = list(decisions)
+        found: list[Instruction] = []
+        for decision in decisions:
+            if old := self.entries.get(decision.uid):
+                found += self._break(old.decision)
         slow = {d.gang for d in decisions if d.staged and d.volumes}
         for decision in decisions:
             self._enter(Entry(decision, Phase.COMMITTING, now), decision.staged, decision.gang in slow)
+        return found
 
     def _enter(self, entry: Entry, staged: bool, slow: bool) -> None:
         """``slow``: a member of its gang waits for volumes, or may do so."""

@@ -18,7 +18,7 @@ from shoal_contracts.events import GroupEvent, PodEvent
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
-from shoal_kube import Election, Kube, KubeError, NotFound
+from shoal_kube import Election, Forbidden, Invalid, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
 from shoal_model import labels, objects
 from shoal_model.membership import Membership
@@ -220,11 +220,17 @@ class Loop:
         ]
         self._context.log.warning("stream lost at takeover: fencing pending pods", count=len(pods))
 
+        async def mark(pod: PodRecord) -> None:
+            try:
+                await self._mark_pod(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
+            except (Forbidden, Invalid) as error:
+                # Without the mark an old decision on it may still be carried out: it is not decided anew.
+                self._cluster.bar(pod.uid, True)
+                self._context.log.error("pod can't be fenced, it waits", pod=(pod.namespace, pod.name), error=str(error))
+
         async def fence(pod: PodRecord) -> None:
             async with self._touching:
-                await self._context.retry(
-                    "scheduler.fence", lambda: self._mark_pod(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
-                )
+                await self._context.retry("scheduler.fence", lambda: mark(pod))
 
         async with asyncio.TaskGroup() as tasks:
             for pod in pods:
@@ -446,7 +452,7 @@ class Loop:
         gangs = decisions(result, self._cluster, naming, self._origin, self._implied)
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
-        self._ledger.decided(flat, clock.monotonic())
+        self._do(self._ledger.decided(flat, clock.monotonic()))
         for decision in flat:
             if decision.gpu_groups:
                 self._reservations.decided(decision.uid, decision.node, tuple(decision.gpu_groups))
@@ -487,6 +493,8 @@ class Loop:
         """The bus was away or lost its data: make the streams, hold the epoch, give up what nobody can find again."""
 
         async def again() -> None:
+            # Set again where the stream is lost once more meanwhile.
+            self._lost = False
             await self._streams()
             before = await stored_epoch(self._context.bus, self._context.config.shard)
             assert self._committer is not None
@@ -498,7 +506,6 @@ class Loop:
             self._do(self._ledger.stream_lost())
 
         await self._context.retry("scheduler.recover", again)
-        self._lost = False
 
     async def _read_back(self) -> None:
         """The stream is the same: settle what was being committed when the bus went away."""

@@ -23,6 +23,7 @@ class Marks:
     def __init__(self, context: Context[Any], kube: Kube, recorder: Recorder) -> None:
         self._context, self._kube, self._recorder = context, kube, recorder
         self._open: dict[Key, dict[str, str | None]] = {}
+        self._writing: set[Key] = set()
         self.starts = False
         """Whether anything asks how long groups have run (a minimum runtime): only then are starts written."""
 
@@ -50,6 +51,12 @@ class Marks:
                 found, self._open = self._open, {}
                 for key, notes in found.items():
                     await gate.acquire()
+                    if key in self._writing:
+                        # Two writes of one group at a time could end with the older one.
+                        self._open[key] = notes | self._open.get(key, {})
+                        gate.release()
+                        continue
+                    self._writing.add(key)
                     tasks.create_task(self._write(key, notes, gate))
                 await asyncio.sleep(PAUSE)
 
@@ -63,4 +70,5 @@ class Marks:
             for name, value in notes.items():
                 self._open.setdefault(key, {}).setdefault(name, value)
         finally:
+            self._writing.discard(key)
             gate.release()

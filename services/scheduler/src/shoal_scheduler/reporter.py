@@ -8,7 +8,7 @@ from typing import Any
 
 from shoal_contracts.state import GroupRecord, PodRecord
 from shoal_core import Waiting
-from shoal_kube import Kube, KubeError, NotFound, Recorder, Ref
+from shoal_kube import Conflict, Kube, KubeError, NotFound, Recorder, Ref
 from shoal_kube.resources import POD_GROUPS, PODS
 from shoal_model.quantity import number, rfc3339
 from shoal_service import Context
@@ -28,6 +28,8 @@ class Told:
     since: float
     written: tuple[str, str] | None = None
     written_at: float = 0.0
+    busy: bool = False
+    """It is being written: two writes at a time could end with the older one."""
 
 
 class Reporter:
@@ -65,7 +67,7 @@ class Reporter:
         """Groups of which something is to be written."""
         found = []
         for key, told in self._told.items():
-            if now - told.since < self._settle:
+            if told.busy or now - told.since < self._settle:
                 continue
             say = (told.waiting.code, told.waiting.message)
             if told.written is None or told.written[0] != say[0] or (
@@ -83,11 +85,11 @@ class Reporter:
                     await gate.acquire()
                     # Cycles go on while writers are waited for: the group may have started, or be gone.
                     told = self._told.get(key)
-                    if told is None:
+                    if told is None or told.busy:
                         gate.release()
                         continue
                     told.written = (told.waiting.code, told.waiting.message)
-                    told.written_at = self._context.clock.monotonic()
+                    told.written_at, told.busy = self._context.clock.monotonic(), True
                     tasks.create_task(self._write(key, told, gate))
                 await asyncio.sleep(0.5)
 
@@ -104,13 +106,20 @@ class Reporter:
                     and not pod.deleted
                     and (group is None or group.mark_unschedulable is not False)
                 ):
-                    await self._write_pod(pod, waiting)
+                    try:
+                        await self._write_pod(pod, waiting)
+                    except NotFound:
+                        continue
+                    except Conflict:
+                        # Its news are on their way: it may be bound.
+                        told.written = None
         except NotFound:
             return
         except KubeError as error:
             self._context.log.info("reason not written, again later", group=key, error=str(error))
             told.written = None
         finally:
+            told.busy = False
             gate.release()
 
     async def _write_group(self, group: GroupRecord, waiting: Waiting) -> None:
@@ -136,7 +145,7 @@ class Reporter:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         await self._kube.call(
             "PATCH", PODS.path(pod.name, pod.namespace, "status"),
-            {"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}},
+            {"metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version}, "status": {"conditions": [condition]}},
             content="application/strategic-merge-patch+json",
         )  # fmt: skip
         about = Ref("v1", "Pod", pod.namespace, pod.name, pod.uid)

@@ -180,7 +180,7 @@ class Service:
             "metadata": {"annotations": {objects.PARTITION: partition}, "labels": {objects.SHARD: label}},
             "spec": {"template": marks},
         }  # fmt: skip
-        if self._differs(self._known["deployments"][self._template], body):
+        if self._differs(self._known["deployments"].get(self._template), body):
             await self._kube.merge_patch(DEPLOYMENTS.path(self._template, self._namespace), body)
 
     @staticmethod

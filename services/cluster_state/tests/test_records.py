@@ -1,0 +1,31 @@
+"""What becomes of an object that the bus can't carry."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from shoal_cluster_state.app import LARGEST, Config, Service
+from shoal_kube import Put
+from shoal_kube.resources import PODS
+from shoal_model.objects import Meta, Pod
+
+
+def pod(version: str, tags: dict[str, str]) -> Put[Any]:
+    found = Pod(metadata=Meta(name="p", namespace="ns", uid="u", resource_version=version, labels=tags))
+    found.spec.scheduler_name = "kai-scheduler"
+    return Put(("ns", "p"), "u", version, found, b"")
+
+
+def test_a_record_that_is_too_large_is_left_out_and_holds_nothing_up() -> None:
+    told: list[dict[str, Any]] = []
+    log = SimpleNamespace(error=lambda _, **more: told.append(more))
+    context: Any = SimpleNamespace(config=Config(), clock=SimpleNamespace(now=lambda: 0.0), log=log)
+    service = Service(context, None)  # type: ignore[arg-type]
+    service._put("pod", PODS, pod("1", {"a": "b"}))
+    assert list(service._picture.dirty) == ["shoal.v1.state.default.pod.ns.p"]
+    service._put("pod", PODS, pod("2", {"a": "x" * LARGEST}))
+    assert [more["key"] for more in told] == [("ns", "p")]
+    assert service._picture.held == {}
+    service._put("pod", PODS, pod("3", {"a": "b"}))
+    assert len(service._picture.held) == 1
