@@ -116,7 +116,7 @@ class Protocol(RuleBasedStateMachine):
             elif isinstance(message, Outcome):
                 outcomes.append(message)
             elif subject.startswith("d.") and message is None:
-                self.leader.ledger.last[subject[2:]] = seq
+                self.leader.ledger.marked(subject[2:], seq, self.now)
         for outcome in outcomes:
             self.do(self.leader.ledger.outcome(outcome, self.now))
         for uid in list(self.leader.ledger.entries):
@@ -194,7 +194,7 @@ class Protocol(RuleBasedStateMachine):
                     break
         if not decisions:
             return
-        leader.ledger.decided(decisions, self.now)
+        self.do(leader.ledger.decided(decisions, self.now))
         writes: list[tuple[str, object, int]] = [(f"d.{d.uid}", d, leader.ledger.expected(d.uid)) for d in decisions]
         stored = self.stream.commit(writes, leader.fence)
         if stored is None or lost:
@@ -231,6 +231,8 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.now += EXPIRY + 1
+        # Longer than markers stand.
+        self.stream.held = {subject: held for subject, held in self.stream.held.items() if held[1] is not None}
         self.do(self.leader.ledger.tick(self.now))
 
     @precondition(lambda self: self.leader.touches)
@@ -250,7 +252,7 @@ class Protocol(RuleBasedStateMachine):
         closing, self.leader.closing = self.leader.closing, {}
         for uid, seq in closing.items():
             if stored := self.stream.commit([(f"d.{uid}", None, seq)]):
-                self.leader.ledger.closed(uid, stored[0])
+                self.leader.ledger.closed(uid, stored[0], self.now)
 
     @rule()
     def leader_dies(self) -> None:

@@ -27,14 +27,14 @@ async def bus(server: NatsServer) -> AsyncIterator[Bus]:
 class Mirror:
     """A follower that keeps what it has seen."""
 
-    def __init__(self, bus: Bus, stream: str, *filters: str) -> None:
+    def __init__(self, bus: Bus, stream: str, *filters: str, after: int = 0) -> None:
         self.held: dict[str, bytes] = {}
         self.changes: list[Change] = []
         self.news = asyncio.Event()
-        self._task = asyncio.create_task(self._run(bus, stream, filters))
+        self._task = asyncio.create_task(self._run(bus, stream, filters, after))
 
-    async def _run(self, bus: Bus, stream: str, filters: tuple[str, ...]) -> None:
-        async for change in bus.follow(stream, filters):
+    async def _run(self, bus: Bus, stream: str, filters: tuple[str, ...], after: int) -> None:
+        async for change in bus.follow(stream, filters, after):
             self.changes.append(change)
             if change.subject and change.data is None:
                 self.held.pop(change.subject, None)
@@ -103,6 +103,20 @@ async def test_an_outcome_needs_the_decision_that_it_is_about(bus: Bus) -> None:
     await bus.publish(subjects.decision("u1"), b"node b", expect=old)
     with pytest.raises(Conflict):
         await bus.publish(subjects.outcome("u1"), b"", expect=old, expect_subject=subjects.decision("u1"))
+
+
+async def test_a_reader_that_knows_the_beginning_is_told_the_rest(bus: Bus) -> None:
+    seqs = [await bus.publish(subjects.outcome(f"u{i}"), b"x") for i in range(4)]
+    mirror = Mirror(bus, "SHOAL_DECISION", subjects.outcome("*"), after=seqs[1])
+    await mirror.caught_up()
+    assert set(mirror.held) == {subjects.outcome("u2"), subjects.outcome("u3")}
+    late = Mirror(bus, "SHOAL_DECISION", subjects.outcome("*"), after=seqs[3])
+    await late.caught_up()
+    assert late.held == {}
+    await bus.publish(subjects.outcome("u9"), b"y")
+    await late.until({subjects.outcome("u9"): b"y"})
+    await mirror.stop()
+    await late.stop()
 
 
 async def test_a_stream_of_other_storage_is_not_replaced(bus: Bus) -> None:

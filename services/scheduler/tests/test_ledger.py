@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shoal_contracts.decision import Decision, Outcome, Result, Verb
-from shoal_scheduler.ledger import FIRST_HOLD, Assume, Close, Forget, Go, Hold, Ledger, Phase, Touch
+from shoal_scheduler.ledger import FIRST_HOLD, MARKER_TTL, Assume, Close, Forget, Go, Hold, Ledger, Phase, Touch
 
 
 def decision(
@@ -246,3 +246,17 @@ def test_a_member_of_a_staged_gang_that_is_evicted_ends_the_gang(then: str) -> N
             assert ledger.gone("b") == [Forget("b"), Close("b", 6)]
         case _:
             assert ledger.tick(1000.0) == []
+
+
+def test_a_marker_counts_until_it_has_vanished() -> None:
+    ledger, _ = opened()
+    assert ledger.seen("u", "n1") == [Forget("u"), Close("u", 5)]
+    ledger.closed("u", 9, 1.0)
+    ledger.tick(1.0 + MARKER_TTL)
+    assert ledger.expected("u") == 9
+    ledger.tick(2.1 + MARKER_TTL)
+    assert ledger.expected("u") == 0
+    ledger.decided([decision(number=2)], 20.0)
+    ledger.committed("u", 11, 20.0)
+    ledger.tick(21.0)
+    assert ledger.expected("u") == 11

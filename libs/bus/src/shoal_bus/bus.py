@@ -156,9 +156,9 @@ class Bus:
         except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
 
-    def follow(self, stream: str, filters: Sequence[str]) -> AsyncIterator[follow.Change]:
+    def follow(self, stream: str, filters: Sequence[str], after: int = 0) -> AsyncIterator[follow.Change]:
         """A mirror of the subjects; see ``shoal_bus.follow``."""
-        return follow.follow(self._connection, stream, filters)
+        return follow.follow(self._connection, stream, filters, after=after)
 
     def consume(self, consumer: Consumer, batch: int = 256) -> AsyncIterator[consume.Delivery]:
         """Work from a shared consumer; see ``shoal_bus.consume``."""

@@ -54,13 +54,19 @@ async def incarnation(connection: Connection, stream: str) -> tuple[str, int, in
     return str(reply.created), reply.state.first_seq, reply.state.last_seq
 
 
-async def follow(connection: Connection, stream: str, filters: Sequence[str], batch: int = 512) -> AsyncIterator[Change]:
-    """Changes for ever; see the module for what is guaranteed. A missing stream or server is waited for."""
-    place, known = _Place(), set[str]()
+async def follow(
+    connection: Connection, stream: str, filters: Sequence[str], batch: int = 512, after: int = 0
+) -> AsyncIterator[Change]:
+    """Changes for ever; see the module for what is guaranteed. A missing stream or server is waited for.
+
+    ``after``: the reader knows all up to this sequence of the stream as it is now.
+    """
+    place, known = _Place(last=after, loading=not after), set[str]()
     wait = 0.05
     while True:
         try:
             created, first, last = await incarnation(connection, stream)
+            place.incarnation = place.incarnation or created
             if created != place.incarnation or last < place.last or (place.last and first > place.last + 1):
                 # Another stream, or one that lost what this reader has passed.
                 place.incarnation, place.last, place.loading = created, 0, True

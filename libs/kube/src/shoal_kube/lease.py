@@ -56,6 +56,8 @@ class Election:
         self._renewed = 0.0
         self._mine: tuple[str, int] | None = None
         """(resourceVersion, transitions) of the Lease as we wrote it last."""
+        self._recorded = 0
+        """The epoch that it records then."""
         self._write = asyncio.Lock()
 
     async def _read(self) -> _Lease | None:
@@ -113,6 +115,7 @@ class Election:
         """The Lease is ours, renewed when the request began."""
         lease = _DECODER.decode(answer)
         self._mine, self._renewed = (lease.metadata.resource_version, lease.spec.lease_transitions), began
+        self._recorded = recorded_epoch(lease.metadata)
 
     async def run(self) -> None:
         """Stand for election until cancelled; returns (with ``lost`` set) when the Lease was lost."""
@@ -168,18 +171,16 @@ class Election:
         Raises Conflict when somebody else wrote the Lease meanwhile, or holds it.
         """
         async with self._write:
-            lease = await self._read()
-            if lease is None or lease.spec.holder_identity != self.identity:
-                raise Conflict(409, "NotLeader", "the lease is not ours")
-            epoch = max(recorded_epoch(lease.metadata), at_least) + 1
-            patch = {
-                "metadata": {
-                    "resourceVersion": lease.metadata.resource_version,
-                    "annotations": {labels.EPOCH: str(epoch)},
-                }
-            }
+            if self._mine is not None:
+                version, recorded = self._mine[0], self._recorded
+            else:
+                lease = await self._read()
+                if lease is None or lease.spec.holder_identity != self.identity:
+                    raise Conflict(409, "NotLeader", "the lease is not ours")
+                version, recorded = lease.metadata.resource_version, recorded_epoch(lease.metadata)
+            epoch = max(recorded, at_least) + 1
             self._mine = None
-            await self._patch(patch)
+            await self._patch({"metadata": {"resourceVersion": version, "annotations": {labels.EPOCH: str(epoch)}}})
             return epoch
 
 

@@ -12,6 +12,7 @@ from shoal_bus.trace import headers as trace_headers
 from shoal_contracts import streams, subjects
 from shoal_contracts.base import encode
 from shoal_contracts.decision import Decision, Epoch, Header
+from shoal_scheduler.ledger import MARKER_TTL
 
 MOST = 900
 """Decisions in one batch; the server's bound is 1,000 messages."""
@@ -144,11 +145,12 @@ class Committer:
                 mine, seq = await self.standing(decision)
                 terms.tell(decision.uid, seq if mine else 0, None if mine else seq)
 
-    async def close(self, closing: Sequence[tuple[str, int]], ttl: float = 120.0) -> tuple[dict[str, int], set[str]]:
+    async def close(self, closing: Sequence[tuple[str, int]]) -> tuple[dict[str, int], set[str]]:
         """Replace terminal records by markers that vanish: (the markers' sequences by uid, the uids of which it is not
         known). A record that is another one by now is left alone."""
         items = [
-            Item(subjects.decision(uid, shard=self._shard), b"", {Header.DELETED: "1"}, seq, ttl=ttl) for uid, seq in closing
+            Item(subjects.decision(uid, shard=self._shard), b"", {Header.DELETED: "1"}, seq, ttl=MARKER_TTL)
+            for uid, seq in closing
         ]
         done: dict[str, int] = {}
         unknown: set[str] = set()

@@ -21,6 +21,7 @@ A staged gang is whole until it goes: if one member is refused, gone or given up
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from shoal_contracts.decision import Decision, Outcome, Result, Verb
 
 FIRST_HOLD = 0.2
 LONGEST_HOLD = 60.0
+MARKER_TTL = 10.0
+"""Seconds that a closed decision's marker stands in the stream: a new leader reads all of them."""
 
 
 class Phase(enum.Enum):
@@ -118,6 +121,8 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.last: dict[str, int] = {}
         """Pod UID -> last sequence of its subject, for the next decision's condition."""
+        self._markers: deque[tuple[float, str, int]] = deque()
+        """When markers have vanished for sure."""
         self._holds: dict[str, float] = {}
         self._gangs: dict[str, dict[str, bool]] = {}
         """Staged gangs that have not gone: uid of each member -> whether it is prepared."""
@@ -277,7 +282,11 @@ class Ledger:
         return found
 
     def tick(self, now: float) -> list[Instruction]:
-        """Give up what has been open for too long."""
+        """Give up what has been open for too long, and forget markers that have vanished."""
+        while self._markers and self._markers[0][0] < now:
+            _, uid, seq = self._markers.popleft()
+            if self.last.get(uid) == seq:
+                del self.last[uid]
         found: list[Instruction] = []
         for entry in self.entries.values():
             if entry.phase in (Phase.OPEN, Phase.AGREED) and now - entry.since > entry.patience:
@@ -311,7 +320,12 @@ class Ledger:
             found.append(Hold(uid, entry.hold))
         return found + self._break(entry.decision)
 
-    def closed(self, uid: str, seq: int) -> None:
+    def closed(self, uid: str, seq: int, now: float) -> None:
         """The record was replaced by a marker with this sequence."""
         if uid in self.last:
-            self.last[uid] = seq
+            self.marked(uid, seq, now)
+
+    def marked(self, uid: str, seq: int, now: float) -> None:
+        """A marker stands in the pod's subject, and vanishes."""
+        self.last[uid] = seq
+        self._markers.append((now + MARKER_TTL + 1.0, uid, seq))

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 TOUCHES = 16
 IDLE = 1.0
+GO_TTL = 600.0
+"""Seconds that it is known of a gang that it may go: longer than its members are waited for."""
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
 FOLLOWED = (
@@ -102,12 +104,14 @@ class Loop:
             await self._wake.wait()
             self._wake.clear()
             await self._drain_gently()
+            # Made anew after a queue changed, and kept up to date from then on.
+            _ = self._cluster.tree
 
     async def _lead(self) -> None:
         self._context.bus.on_reconnect(self._streams)
         await self._context.retry("scheduler.streams", self._streams)
-        await self._take_over()
-        self._tasks.create_task(self._follow_outcomes())
+        known = await self._take_over()
+        self._tasks.create_task(self._follow_outcomes(known))
         self._tasks.create_task(self._journal.run())
         gc.set_threshold(*COLLECTION)
         await self._turn()
@@ -128,11 +132,12 @@ class Loop:
                 self._inbox.append(news)
             self._wake.set()
 
-    async def _follow_outcomes(self) -> None:
+    async def _follow_outcomes(self, known: int) -> None:
+        """Outcomes after this sequence, for ever."""
         shard = self._context.config.shard
         decoder = msgspec.json.Decoder(Outcome)
         incarnation = ""
-        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.outcome("*", shard=shard)]):
+        async for change in self._context.bus.follow(streams.DECISION.name, [subjects.outcome("*", shard=shard)], known):
             if incarnation and change.incarnation != incarnation:
                 self._context.log.warning("the decision stream was made anew")
                 self._lost = True
@@ -150,8 +155,8 @@ class Loop:
 
     # takeover
 
-    async def _take_over(self) -> None:
-        """Raise the epoch, then adopt what the stream holds."""
+    async def _take_over(self) -> int:
+        """Raise the epoch, then adopt what the stream holds. The sequence after which outcomes matter."""
         bus = self._context.bus
         before = await stored_epoch(bus, self._context.config.shard)
         epoch = await self._reign(before)
@@ -163,11 +168,12 @@ class Loop:
                 await self._wake.wait()
         await self._drain_gently()
         self._journal.begin()
-        await self._adopt()
+        known = await self._adopt()
         if self._election and epoch > 1 and before == 0:
             # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
             await self._fence_pending(epoch)
         self._context.log.info("leading with epoch", epoch=epoch, adopted=len(self._ledger.entries))
+        return known
 
     async def _reign(self, above: int) -> int:
         """Take an epoch higher than ``above`` and commit under it from now on."""
@@ -179,8 +185,10 @@ class Loop:
         metrics.EPOCH.set(epoch)
         return epoch
 
-    async def _adopt(self) -> None:
+    async def _adopt(self) -> int:
+        """Take over the open decisions. The sequence after which their outcomes are: none comes before its decision."""
         shard = self._context.config.shard
+        known = await self._context.bus.last_seq(streams.DECISION.name)
         decoder = msgspec.json.Decoder(Decision)
         open_now: dict[str, tuple[Decision, int]] = {}
         went: set[str] = set()
@@ -195,7 +203,7 @@ class Loop:
                         continue
                     if change.data is None:
                         open_now.pop(names[0], None)
-                        self._ledger.last[names[0]] = change.seq
+                        self._ledger.marked(names[0], change.seq, self._context.clock.monotonic())
                     elif decision := decode(decoder, change.data, change.subject, self._context.log):
                         open_now[names[0]] = (decision, change.seq)
                 if change.caught_up:
@@ -208,6 +216,7 @@ class Loop:
         for uid in list(self._ledger.entries):
             pod = self._cluster.pods.get(uid)
             self._do(self._ledger.seen(uid, pod.record.node, bool(pod.record.deleted)) if pod else self._ledger.gone(uid))
+        return min([known, *(seq - 1 for _, seq in open_now.values())])
 
     async def _fence_pending(self, epoch: int) -> None:
         pods = [
@@ -426,7 +435,7 @@ class Loop:
             try:
                 # Like a batch: stored only while the epoch's record is the one that this leader wrote.
                 await self._context.bus.publish(
-                    where, record, ttl=3600.0, expect=committer.epoch_seq, expect_subject=subjects.epoch(shard=shard)
+                    where, record, ttl=GO_TTL, expect=committer.epoch_seq, expect_subject=subjects.epoch(shard=shard)
                 )
             except Conflict:
                 self._context.log.warning("a gang was not let go: another leads", gang=gang)
@@ -440,7 +449,7 @@ class Loop:
         await reach("scheduler.before_close")
         done, unknown = await self._committer.close(closing)
         for uid, seq in done.items():
-            self._ledger.closed(uid, seq)
+            self._ledger.closed(uid, seq, self._context.clock.monotonic())
         for uid, seq in closing:
             if uid in unknown:
                 self._closing.setdefault(uid, seq)
