@@ -166,7 +166,8 @@ class Job:
 
     __slots__ = (
         "active", "chunk_cache", "counted", "created", "held", "key", "key_cache", "leaf_list", "name", "pending",
-        "pods", "preemptible", "priority", "queue", "record", "root", "signature_cache", "succeeded", "unknown", "unsound",
+        "pods", "preemptible", "priority", "queue", "record", "requests_cache", "root", "signature_cache", "succeeded",
+        "unknown", "unsound",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -187,6 +188,7 @@ class Job:
         self.chunk_cache: tuple[list[Pod], Vector] | None = None
         self.key_cache: tuple[int, int, float, str] | None = None
         self.signature_cache: tuple[tuple[object, ...], ...] | None = None
+        self.requests_cache: list[tuple[float, ...]] | None = None
 
     def leaf_for(self, record: state.PodRecord) -> PodSet | None:
         """The leaf that a pod belongs to, None if it names one that does not exist."""
@@ -198,7 +200,7 @@ class Job:
 
     def changed(self) -> None:
         """A status changed: forget what was derived."""
-        self.chunk_cache = self.key_cache = self.signature_cache = None
+        self.chunk_cache = self.key_cache = self.signature_cache = self.requests_cache = None
 
     def set_root(self, root: SubGroupSet) -> None:
         """Another tree; its pods are counted anew by the caller."""
@@ -280,4 +282,4 @@ def set_status(pod: Pod, status: int) -> None:
         gpus = held[2] + counted * vector[2]
         gpus = round(gpus, 6) if gpus % EXACT else gpus
         job.held = (held[0] + counted * vector[0], held[1] + counted * vector[1], gpus)
-    job.chunk_cache = job.key_cache = job.signature_cache = None
+    job.chunk_cache = job.key_cache = job.signature_cache = job.requests_cache = None

@@ -64,6 +64,8 @@ class Walk:
         self._too_big: dict[int, bool] = {}
         self._allowed: dict[int, Bytes] = {}
         self._unfit: dict[str, int] = {}
+        self._reasons: dict[tuple[int, int, int], dict[str, int]] = {}
+        """Why pods of a shape find no node at all, as the nodes stood."""
         """Nodes with room that the last pod could not use, by reason."""
 
     @property
@@ -436,6 +438,16 @@ class Walk:
             offering = self.offers.mask(pod.shape)
             if narrowed is None or not (narrowed & offering == narrowed).all():
                 narrowed, rule = offering if narrowed is None else narrowed & offering, self.offers.told(pod.shape)
-        counted = reasons.no_node(self.session, pod, among, narrowed, rule) | self._unfit
+        counted = self._counted(pod, among, narrowed, rule) | self._unfit
         text = reasons.no_node_text(counted, int(among.sum()))
         self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})
+
+    def _counted(self, pod: Pod, among: Bytes, narrowed: Bytes | None, rule: str) -> dict[str, int]:
+        session, nodes = self.session, self.session.nodes
+        if narrowed is not None or among is not session.everywhere:
+            return reasons.no_node(session, pod, among, narrowed, rule)
+        at = (pod.shape.number, nodes.eras, len(nodes.moved))
+        found = self._reasons.get(at)
+        if found is None:
+            found = self._reasons[at] = reasons.no_node(session, pod, among, None, "")
+        return found

@@ -72,7 +72,10 @@ class Failures:
 
 
 def _requests(job: Job) -> list[tuple[float, ...]]:
-    return sorted(p.shape.figures for p in job.pods.values() if p.status == PENDING)
+    found = job.requests_cache
+    if found is None:
+        found = job.requests_cache = sorted(p.shape.figures for p in job.pods.values() if p.status == PENDING)
+    return found
 
 
 def _within(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
