@@ -141,7 +141,7 @@ def main() -> int:
     print(machine.describe(), flush=True)
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as temporary:
         folder = Path(os.environ.get("SHOAL_BENCH_FOLDER", temporary))
-        suite = Suite(folder, replicas={"scheduler": 2}, environment={"SHOAL_LEASE_SECONDS": "2"})
+        suite = Suite(folder, replicas={"scheduler": 2}, environment={"SHOAL_LEASE_SECONDS": None})
         try:
             suite.plane.start()
             suite.bus.start()

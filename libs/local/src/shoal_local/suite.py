@@ -25,7 +25,7 @@ class Suite:
     """Start with ``start()``, end with ``stop()``. The parts can be used, and broken, one by one."""
 
     def __init__(
-        self, folder: Path, *, replicas: dict[str, int] | None = None, environment: dict[str, str] | None = None,
+        self, folder: Path, *, replicas: dict[str, int] | None = None, environment: dict[str, str | None] | None = None,
         workload_api: bool = True, detached: bool = False, api_url: str | None = None, plane: ControlPlane | None = None,
     ) -> None:  # fmt: skip
         self.folder = folder.resolve()

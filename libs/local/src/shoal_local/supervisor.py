@@ -28,7 +28,7 @@ class Supervisor:
 
     def __init__(
         self, folder: Path, plane: ControlPlane, bus: LocalBus, *, replicas: dict[str, int] | None = None,
-        environment: dict[str, str] | None = None, api_url: str | None = None, detached: bool = False,
+        environment: dict[str, str | None] | None = None, api_url: str | None = None, detached: bool = False,
     ) -> None:  # fmt: skip
         self.folder, self._plane, self._bus = folder, plane, bus
         self._extra, self._api_url, self._detached = environment or {}, api_url, detached
@@ -118,7 +118,7 @@ class Supervisor:
     def environment(self, name: str) -> dict[str, str]:
         """What a replica is told."""
         service, _, _ = name.rpartition("-")
-        return os.environ | {
+        told: dict[str, str | None] = os.environ | {
             "SHOAL_NATS_URL": self._bus.url,
             "SHOAL_NATS_USER": service,
             "SHOAL_NATS_PASSWORD_FILE": str(self._bus.password_file(service)),
@@ -127,6 +127,7 @@ class Supervisor:
             # All of it shares this machine's cores: the API server may be busy for longer than the default lasts.
             "SHOAL_LEASE_SECONDS": "6",
         } | (self._webhooks() if service == "admission" else {}) | self._extra  # fmt: skip
+        return {name: value for name, value in told.items() if value is not None}
 
     def _webhooks(self) -> dict[str, str]:
         return {

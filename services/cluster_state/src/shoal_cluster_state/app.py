@@ -22,9 +22,8 @@ from shoal_service.leader import leading
 
 NAME = "cluster-state"
 BATCH = 2048
-MARK_EVERY = 0.25
-MARK_NEWS = 0.1
-"""Seconds between two marks, and where something was published since the last: a scheduler that takes over waits for one."""
+MARK_EVERY, MARK_NEWS = 1.0, 0.1
+"""Seconds between two marks, and to the next where something was published: a scheduler that takes over waits for one."""
 LARGEST = 900 * 1024
 """Bytes of one record; the bus takes 1 MiB with its headers."""
 CHECK_EVERY = 1.0

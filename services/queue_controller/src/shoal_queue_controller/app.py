@@ -28,6 +28,8 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     qps: float = 50.0
     """Status can wait: bindings need the API server more."""
     burst: int = 100
+    lease_seconds: float = 6.0
+    """Status can wait for another leader, too."""
 
     settle: float = 5.0
     """Seconds that a pod group must be quiet before its status is written: a burst costs one write."""

@@ -163,7 +163,7 @@ class Loop:
         # What the leader before saw, and closed its decisions by, must be seen here too.
         seen = await bus.last_seq(streams.STATE.name)
         async with asyncio.timeout(60):
-            while self._mark <= seen:
+            while self._mark < seen:
                 self._wake.clear()
                 await self._wake.wait()
         await self._drain_gently()

@@ -31,6 +31,8 @@ AGAIN = 10.0
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Settings of the shard-controller."""
 
+    lease_seconds: float = 6.0
+    """No pod waits for it."""
     node_pool_label_key: str = labels.NODE_POOL
     """Label that puts nodes, queues and pod groups into a node pool."""
     queue_label_key: str = labels.QUEUE
