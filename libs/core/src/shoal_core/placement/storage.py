@@ -92,8 +92,9 @@ class Storage:
 
     def chosen(self, pod: Pod, column: int) -> dict[Key, str]:
         """For the pod's unbound claims: the volume on that node, '' where one is to be made."""
-        open_ = [(k, c) for k, c in self._volumes.unbound(pod.record) if k not in self._volumes.taken]
-        return self._choose(open_, column) or {key: "" for key, _ in open_}
+        unbound = [(k, c) for k, c in self._volumes.unbound(pod.record) if k not in self._volumes.taken]
+        found = self._choose([(k, c) for k, c in unbound if not c.selected_node], column)
+        return {key: "" for key, _ in unbound} | (found or {})
 
     def _choose(self, claims: list[tuple[Key, Claim]], column: int) -> dict[Key, str] | None:
         """The smallest volume that does for each claim, smallest claim first; None if one can't be had."""
@@ -129,8 +130,11 @@ class Storage:
         good = np.zeros_like(self._session.everywhere)
         if kind is None or kind.provisioner in ("", NO_PROVISIONER):
             return good, NO_VOLUME
-        for column, node in enumerate(self._session.nodes.records):
-            good[column] = node is not None and self._allows(kind, node)
+        if kind.allowed_topologies:
+            for column, node in enumerate(self._session.nodes.records):
+                good[column] = node is not None and self._allows(kind, node)
+        else:
+            good |= self._session.everywhere
         driver = self._volumes.driver(kind.provisioner)
         if driver is None or not driver.spec.storage_capacity:
             return good, NO_VOLUME
