@@ -11,7 +11,7 @@ from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
-from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
+from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.shapes import Shapes
 from shoal_core.status import (
@@ -30,9 +30,6 @@ from shoal_core.status import (
 )  # fmt: skip
 from shoal_model import gpu
 from shoal_model.podgroup import preemptible, priority
-
-Place = tuple[int, str, tuple[str, ...]]
-"""A pod's status, the name of its node and the shared devices that it uses there."""
 
 
 MOST_DEMANDS = 200_000

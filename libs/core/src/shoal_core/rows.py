@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
 """CPU (millicores), memory (bytes), GPUs (devices)."""
 NOTHING: Vector = (0.0, 0.0, 0.0)
+Place = tuple[int, str, tuple[str, ...]]
+"""A pod's status, the name of its node and the shared devices that it uses there."""
 Away = tuple[int, tuple[str, ...], int]
 """A node, the shared devices on it, and the status that a pod is charged with there."""
 REGULAR, FRACTION, GPU_MEMORY, MIG = range(4)
