@@ -22,9 +22,10 @@ from shoal_testkit.history import History
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 QUEUES = "/apis/scheduling.run.ai/v2/queues"
-MENDED, FULL = 30.0, 150.0
-"""Seconds within which faults are mended, and a burst is over, on a machine that is busy with all of it."""
+MENDED = 30.0
 """Seconds within which everything must be in order again."""
+FULL = 150.0
+"""Seconds within which a burst is over, on a machine that is busy with all of it."""
 NODES = range(900, 920)
 POINTS = [
     "binder.before_reserve", "binder.after_reserve", "binder.after_config", "binder.after_labels", "binder.before_post",

@@ -31,7 +31,6 @@ from shoal_core.status import (
 from shoal_model import gpu
 from shoal_model.podgroup import preemptible, priority
 
-
 MOST_DEMANDS = 200_000
 """Kinds of demands that are remembered: pods that are long gone had some."""
 
