@@ -41,7 +41,7 @@ def sharing(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
     running = Suite(
         folder, plane=plane, replicas={"gpu-reservation": 2, "binder": 4},
         environment={
-            "SHOAL_FAILPOINTS_FILE": str(folder / "points"), "SHOAL_LEASE_SECONDS": "2", "SHOAL_RECOUNT": "2",
+            "SHOAL_FAILPOINTS_FILE": str(folder / "points"), "SHOAL_LEASE_SECONDS": "4", "SHOAL_RECOUNT": "2",
             "SHOAL_QUARANTINE": "6",
         },
     )  # fmt: skip
@@ -70,7 +70,7 @@ async def space(api: Api, sharing: Suite) -> AsyncIterator[str]:
         await api.post("/api/v1/nodes", body)
     yield name
     await api.delete(f"/api/v1/namespaces/{name}/pods")
-    await in_order(api, 0)
+    await in_order(api, 0, FULL)
     await api.delete(f"/api/v1/namespaces/{name}")
     await api.delete(f"{QUEUES}/{name}")
     for number in NODES:
