@@ -5,6 +5,7 @@ decision goes by it."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -91,9 +92,7 @@ class VolumeBinding:
         metadata: dict[str, Any] = {"resourceVersion": volume.metadata.resource_version}
         if volume.spec.claim_ref is None:
             metadata["annotations"] = {BOUND_BY_CONTROLLER: "yes"}
-        try:
+        # After a conflict it is looked at again in a moment.
+        with suppress(Conflict):
             await self._kube.merge_patch(path, {"metadata": metadata, "spec": {"claimRef": ref}})
-        except Conflict:
-            # Looked at again in a moment.
-            return ""
         return ""

@@ -20,7 +20,7 @@ from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
 from shoal_kube import Election, Forbidden, Invalid, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
-from shoal_model import labels, objects
+from shoal_model import labels, objects, storage
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
 from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
@@ -47,9 +47,7 @@ GO_TTL = 600.0
 """Seconds that it is known of a gang that it may go: longer than its members are waited for."""
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
-FOLLOWED = (
-    "node", "pod", "group", "queue", "priorityclass", "topology", "pvc", "pv", "storageclass", "csidriver", "storagecapacity",
-)  # fmt: skip
+FOLLOWED = ("node", "pod", "group", "queue", "priorityclass", "topology", *(kind for kind, _ in storage.KINDS.values()))
 """Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)
 

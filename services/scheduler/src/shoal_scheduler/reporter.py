@@ -85,7 +85,7 @@ class Reporter:
                     await gate.acquire()
                     # Cycles go on while writers are waited for: the group may have started, or be gone.
                     told = self._told.get(key)
-                    if told is None or told.busy:
+                    if told is None:
                         gate.release()
                         continue
                     told.written = (told.waiting.code, told.waiting.message)

@@ -182,12 +182,11 @@ class Simulated(Iterator[Entry]):
         self._waiting: dict[str, list[tuple[JobKey, Job]]] = {}
         self._at: dict[str, int] = {}
         """By queue: the first of those that wait which was not taken."""
-        skipped, lists = self._skipped, pending.settle()
+        lists = pending.settle()
         for name, queue in pending.queues.items():
             if queue.line[-1].name in tops:
-                waiting, at = lists[name], 0
-                while at < len(waiting) and id(waiting[at][1]) in skipped:
-                    at += 1
+                waiting = lists[name]
+                at = self._past(waiting, 0)
                 self._waiting[name], self._at[name] = waiting, at
                 if at < len(waiting) and name not in mine:
                     queues[name], mine[name] = queue, []
@@ -195,12 +194,11 @@ class Simulated(Iterator[Entry]):
             found.sort(key=itemgetter(0), reverse=True)
             self.leaf(queues[name]).jobs = found
 
-    def _skip(self, name: str) -> None:
-        """Past those that take part themselves."""
-        found, at = self._waiting[name], self._at[name]
-        while at < len(found) and id(found[at][1]) in self._skipped:
+    def _past(self, waiting: list[tuple[JobKey, Job]], at: int) -> int:
+        """The first from there on that does not take part itself."""
+        while at < len(waiting) and id(waiting[at][1]) in self._skipped:
             at += 1
-        self._at[name] = at
+        return at
 
     def _next(self, leaf: Node[Entry]) -> tuple[Entry, bool]:
         """(the entry that comes next, whether it only waits)."""
@@ -223,8 +221,7 @@ class Simulated(Iterator[Entry]):
         found, waits = self._next(leaf)
         if waits:
             name = leaf.queue.name  # type: ignore[union-attr]
-            self._at[name] += 1
-            self._skip(name)
+            self._at[name] = self._past(self._waiting[name], self._at[name] + 1)
         else:
             leaf.jobs.pop()
         return found

@@ -3,6 +3,7 @@ rules of Kubernetes' VolumeBinding)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
 from shoal_model.normalise import node_terms, requirements, selector
 from shoal_model.quantity import BadQuantity, amount
-from shoal_model.storage import IMMEDIATE, NO_PROVISIONER, Capacity, Claim, StorageClass, Volume, size, suits
+from shoal_model.storage import IMMEDIATE, NO_PROVISIONER, Capacity, Claim, StorageClass, TopologyTerm, Volume, size, suits
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
@@ -61,11 +62,7 @@ class Storage:
         """(nodes (uint8, 1: may) that the pod's claims allow, which rule excluded some)."""
         good, why = self._session.everywhere.copy(), ""
         unbound: list[tuple[Key, Claim]] = []
-        for name in dict.fromkeys(pod.volumes):
-            key = (pod.namespace, name)
-            claim = self._volumes.claim(key)
-            if claim is None:
-                continue
+        for key, claim in self._volumes.claims(pod):
             taken = self._volumes.taken.get(key)
             bound = claim.spec.volume_name or (taken.volume if taken else "")
             if bound:
@@ -92,7 +89,8 @@ class Storage:
 
     def chosen(self, pod: Pod, column: int) -> dict[Key, str]:
         """For the pod's unbound claims: the volume on that node, '' where one is to be made."""
-        unbound = [(k, c) for k, c in self._volumes.unbound(pod.record) if k not in self._volumes.taken]
+        claims = self._volumes.claims(pod.record)
+        unbound = [(k, c) for k, c in claims if not c.spec.volume_name and k not in self._volumes.taken]
         found = self._choose([(k, c) for k, c in unbound if not c.selected_node], column)
         return {key: "" for key, _ in unbound} | (found or {})
 
@@ -127,26 +125,22 @@ class Storage:
     def _made(self, claim: Claim, beside: list[tuple[Key, Claim]]) -> tuple[Bytes, str]:
         """(nodes for which a volume can be made, why not elsewhere); ``beside``: all claims of the pod."""
         kind = self._volumes.storage_class(claim)
-        good = np.zeros_like(self._session.everywhere)
         if kind is None or kind.provisioner in ("", NO_PROVISIONER):
-            return good, NO_VOLUME
-        if kind.allowed_topologies:
-            for column, node in enumerate(self._session.nodes.records):
-                good[column] = node is not None and self._allows(kind, node)
-        else:
-            good |= self._session.everywhere
+            return np.zeros_like(self._session.everywhere), NO_VOLUME
+        terms = kind.allowed_topologies
+        good = self._where(lambda node: _allows(terms, node)) if terms else self._session.everywhere
         driver = self._volumes.driver(kind.provisioner)
         if driver is None or not driver.spec.storage_capacity:
             return good, NO_VOLUME
         mine = [c for _, c in beside if c.spec.storage_class_name == claim.spec.storage_class_name]
         return good & self._spacious(kind, claim, mine), NO_SPACE
 
-    @staticmethod
-    def _allows(kind: StorageClass, node: NodeRecord) -> bool:
-        terms = kind.allowed_topologies
-        return not terms or any(
-            all(node.labels.get(e.key) in (e.values or ()) for e in term.match_label_expressions or ()) for term in terms
-        )
+    def _where(self, good: Callable[[NodeRecord], bool]) -> Bytes:
+        """Nodes of which this is true."""
+        found = np.zeros_like(self._session.everywhere)
+        for column, node in enumerate(self._session.nodes.records):
+            found[column] = node is not None and good(node)
+        return found
 
     def _spacious(self, kind: StorageClass, claim: Claim, beside: list[Claim]) -> Bytes:
         """Nodes where a capacity of the class holds the claim; where storage is accounted for, together with all that was
@@ -185,26 +179,27 @@ class Storage:
     def _for_nodes(self, capacity: Capacity) -> Bytes:
         found = self._reach.get(id(capacity))
         if found is None:
-            found = np.zeros_like(self._session.everywhere)
             wanted = selector(capacity.node_topology)
-            for column, node in enumerate(self._session.nodes.records):
-                found[column] = (
-                    wanted is not None and node is not None and all(matches(r, node.labels) for r in wanted.requirements)
-                )
-            self._reach[id(capacity)] = found
+            found = self._reach[id(capacity)] = self._where(
+                lambda node: wanted is not None and all(matches(r, node.labels) for r in wanted.requirements)
+            )
         return found
 
     def _reached(self, volume: Volume) -> Bytes:
         found = self._within.get(volume.metadata.name)
         if found is None:
-            found = self._session.everywhere.copy()
             affinity = volume.spec.node_affinity
             terms = node_terms(affinity.required) if affinity else None
+            found = self._session.everywhere
             if terms is not None:
-                for column, node in enumerate(self._session.nodes.records):
-                    found[column] = node is not None and any(meets(t, node.name, node.labels) for t in terms)
+                found = self._where(lambda node: any(meets(t, node.name, node.labels) for t in terms))
             self._within[volume.metadata.name] = found
         return found
+
+
+def _allows(terms: Sequence[TopologyTerm], node: NodeRecord) -> bool:
+    """Whether the node is in one of a class's allowed topologies."""
+    return any(all(node.labels.get(e.key) in (e.values or ()) for e in t.match_label_expressions or ()) for t in terms)
 
 
 def _left(capacity: Capacity) -> float:

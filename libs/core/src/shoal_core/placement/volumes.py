@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -12,15 +13,13 @@ from shoal_core.rows import Key
 from shoal_model.objects import Obj
 from shoal_model.storage import KINDS, Capacity, Claim, Driver, StorageClass, Volume
 
-_DECODERS = {kind: (short, msgspec.json.Decoder(type_)) for kind, (short, type_) in KINDS.items()}
+T = TypeVar("T", bound=Obj)
 
 
 @dataclass(frozen=True)
 class Taken:
     """What an unbound claim gets with the place of a pod."""
 
-    uid: str
-    """Of the pod."""
     node: str
     volume: str
     """The volume that is there already; empty: one is made for the node."""
@@ -37,28 +36,28 @@ class Volumes:
         self.taken: dict[Key, Taken] = {}
         """Unbound claims of pods with a place."""
         self._of_pod: dict[str, tuple[Key, ...]] = {}
-        self._of_volume: dict[str, Key] = {}
+        self._promised: set[str] = set()
+        """Volumes that they are to get."""
 
     # objects
 
-    def put(self, record: ObjectRecord) -> bool:
-        """Take in an object; False if it is of another kind."""
-        if record.type not in _DECODERS:
-            return False
-        short, decoder = _DECODERS[record.type]
+    def put(self, record: ObjectRecord) -> None:
+        """Take in an object; one of another kind is nothing to us."""
+        if record.type not in KINDS:
+            return
+        short, decoder = KINDS[record.type]
         key = (short, record.namespace, record.name)
         self.remove(*key)
         try:
             found = decoder.decode(record.body)
         except msgspec.DecodeError as error:
             self._broken[key] = str(error)
-            return True
+            return
         self._objects[key] = found
         if isinstance(found, Volume):
             self._by_class.setdefault(found.spec.storage_class_name, {})[record.name] = found
         elif isinstance(found, Claim) and found.spec.volume_name:
             self._drop((record.namespace, record.name))
-        return True
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         """An object that is gone; ``kind`` as in the state plane's subjects."""
@@ -67,10 +66,13 @@ class Volumes:
         if isinstance(found, Volume):
             self._by_class[found.spec.storage_class_name].pop(name, None)
 
+    def _find(self, type_: type[T], kind: str, namespace: str, name: str) -> T | None:
+        found = self._objects.get((kind, namespace, name))
+        return found if isinstance(found, type_) else None
+
     def claim(self, key: Key) -> Claim | None:
         """The claim of this namespace and name."""
-        found = self._objects.get(("pvc", *key))
-        return found if isinstance(found, Claim) else None
+        return self._find(Claim, "pvc", *key)
 
     def broken(self, key: Key) -> str:
         """Why the claim can't be read; empty if it can."""
@@ -78,18 +80,15 @@ class Volumes:
 
     def volume(self, name: str) -> Volume | None:
         """The volume of this name."""
-        found = self._objects.get(("pv", "", name))
-        return found if isinstance(found, Volume) else None
+        return self._find(Volume, "pv", "", name)
 
     def storage_class(self, claim: Claim) -> StorageClass | None:
         """The claim's class."""
-        found = self._objects.get(("storageclass", "", claim.spec.storage_class_name or ""))
-        return found if isinstance(found, StorageClass) else None
+        return self._find(StorageClass, "storageclass", "", claim.spec.storage_class_name or "")
 
     def driver(self, name: str) -> Driver | None:
         """The driver of this name."""
-        found = self._objects.get(("csidriver", "", name))
-        return found if isinstance(found, Driver) else None
+        return self._find(Driver, "csidriver", "", name)
 
     def capacities(self) -> Iterator[Capacity]:
         """All that drivers say of the room that they have left."""
@@ -98,24 +97,23 @@ class Volumes:
     def free(self, claim: Claim) -> Iterator[Volume]:
         """Volumes of the claim's class that no pod with a place is to get."""
         for name, volume in self._by_class.get(claim.spec.storage_class_name or "", {}).items():
-            if name not in self._of_volume:
+            if name not in self._promised:
                 yield volume
 
     # places
 
-    def unbound(self, pod: PodRecord) -> list[tuple[Key, Claim]]:
-        """The pod's claims that have no volume yet."""
-        keys = [(pod.namespace, name) for name in dict.fromkeys(pod.volumes)]
-        found = [(key, self.claim(key)) for key in keys]
-        return [(key, claim) for key, claim in found if claim is not None and not claim.spec.volume_name]
+    def claims(self, pod: PodRecord) -> list[tuple[Key, Claim]]:
+        """The pod's claims, as far as they are there."""
+        found = [(key, self.claim(key)) for key in _keys(pod)]
+        return [(key, claim) for key, claim in found if claim is not None]
 
     def take(self, uid: str, node: str, chosen: Mapping[Key, str]) -> bool:
         """The pod's place gives its unbound claims these volumes ('': one is made); False if there is nothing new."""
         new = {key: name for key, name in chosen.items() if key not in self.taken}
         for key, name in new.items():
-            self.taken[key] = Taken(uid, node, name)
+            self.taken[key] = Taken(node, name)
             if name:
-                self._of_volume[name] = key
+                self._promised.add(name)
         if new:
             self._of_pod[uid] = (*self._of_pod.get(uid, ()), *new)
         return bool(new)
@@ -127,10 +125,13 @@ class Volumes:
 
     def _drop(self, key: Key) -> None:
         found = self.taken.pop(key, None)
-        if found is not None and found.volume:
-            self._of_volume.pop(found.volume, None)
+        if found is not None:
+            self._promised.discard(found.volume)
 
     def promised(self, pod: PodRecord) -> tuple[tuple[str, str], ...]:
         """(claim, its volume; '': one is to be made) of the pod's unbound claims."""
-        keys = ((pod.namespace, name) for name in dict.fromkeys(pod.volumes))
-        return tuple((key[1], self.taken[key].volume) for key in keys if key in self.taken)
+        return tuple((key[1], self.taken[key].volume) for key in _keys(pod) if key in self.taken)
+
+
+def _keys(pod: PodRecord) -> list[Key]:
+    return [(pod.namespace, name) for name in dict.fromkeys(pod.volumes)]

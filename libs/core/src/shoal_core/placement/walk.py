@@ -64,9 +64,9 @@ class Walk:
         self._too_big: dict[int, bool] = {}
         self._allowed: dict[int, Bytes] = {}
         self._unfit: dict[str, int] = {}
+        """Nodes with room that the last pod could not use, by reason."""
         self._reasons: dict[tuple[int, int, int], dict[str, int]] = {}
         """Why pods of a shape find no node at all, as the nodes stood."""
-        """Nodes with room that the last pod could not use, by reason."""
 
     @property
     def plain(self) -> bool:
