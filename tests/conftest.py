@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +48,10 @@ def suite(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+async def api(suite: Suite) -> AsyncIterator[Api]:
+    """A client of the suite's control plane, with all rights."""
+    async with Api.connect(suite.plane.kubeconfig) as connected:
+        yield connected

@@ -30,12 +30,6 @@ HALF = {labels.GPU_FRACTION: "0.5"}
 
 
 @pytest.fixture
-async def api(suite: Suite) -> AsyncIterator[Api]:
-    async with Api.connect(suite.plane.kubeconfig) as connected:
-        yield connected
-
-
-@pytest.fixture
 async def space(api: Api) -> AsyncIterator[str]:
     name = f"a-{uuid.uuid4().hex[:8]}"
     await api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": {"dead": name}}})

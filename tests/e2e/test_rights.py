@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +20,7 @@ from shoal_local.control_plane import ControlPlane
 from shoal_local.suite import Suite
 from shoal_model import access
 from shoal_model.labels import NAMESPACE
-from shoal_testkit import chart, shares, volumes, workload
+from shoal_testkit import chart, shares, volumes, waiting, workload
 from shoal_testkit.api import Api
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -111,14 +111,7 @@ async def api(audited: Suite) -> AsyncIterator[Api]:
         yield connected
 
 
-async def until(look: Callable[[], Awaitable[Any]], what: str, limit: float = 60.0) -> Any:
-    try:
-        async with asyncio.timeout(limit):
-            while not (found := await look()):
-                await asyncio.sleep(0.2)
-            return found
-    except TimeoutError:
-        pytest.fail(f"not seen in {limit:.0f} s: {what}")
+until = partial(waiting.until, limit=60.0)
 
 
 async def running(api: Api, *prefixes: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from shoal_local import binaries
 from shoal_local.suite import Suite
 from shoal_model.labels import NAMESPACE, NODE_POOL
-from shoal_testkit import chart, workload
+from shoal_testkit import chart, waiting, workload
 from shoal_testkit.api import Api, ApiError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -30,14 +31,7 @@ PODS = f"/api/v1/namespaces/{SPACE}/pods"
 BLUE = {NODE_POOL: "blue"}
 
 
-async def until(look: Callable[[], Awaitable[Any]], what: str, limit: float = 60.0) -> Any:
-    try:
-        async with asyncio.timeout(limit):
-            while not (found := await look()):
-                await asyncio.sleep(0.2)
-            return found
-    except TimeoutError:
-        pytest.fail(f"not seen in {limit:.0f} s: {what}")
+until = partial(waiting.until, limit=60.0)
 
 
 async def there(api: Api, path: str) -> Any:
@@ -70,12 +64,6 @@ def shard(name: str, **spec: Any) -> dict[str, Any]:
 def labelled(pod: dict[str, Any]) -> dict[str, Any]:
     pod["metadata"]["labels"].update(BLUE)
     return pod
-
-
-@pytest.fixture
-async def api(suite: Suite) -> AsyncIterator[Api]:
-    async with Api.connect(suite.plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.fixture

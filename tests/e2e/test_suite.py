@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,13 @@ from shoal_local.suite import Suite
 from shoal_testkit import workload
 from shoal_testkit.api import Api, ApiError, gather_limited
 from shoal_testkit.history import History
+from shoal_testkit.waiting import until
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT.parent / "shared" / "manifests" / "docs"
 QUEUES, GROUPS = "/apis/scheduling.run.ai/v2/queues", "/apis/scheduling.run.ai/v2alpha2"
 LIMIT = 40.0
-
-
-@pytest.fixture
-async def api(suite: Suite) -> AsyncIterator[Api]:
-    async with Api.connect(suite.plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.fixture
@@ -46,18 +41,6 @@ async def space(api: Api) -> AsyncIterator[str]:
     for kind in ("pods",):
         await api.call("DELETE", f"/api/v1/namespaces/{name}/{kind}")
     await api.delete(f"{QUEUES}/{name}")
-
-
-async def until(look: Callable[[], Awaitable[Any]], what: str, limit: float = LIMIT) -> Any:
-    """Look until it gives something; fails with what was waited for."""
-    try:
-        async with asyncio.timeout(limit):
-            while True:
-                if found := await look():
-                    return found
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        pytest.fail(f"not seen in {limit:.0f} s: {what}")
 
 
 def pods_path(space: str) -> str:

@@ -5,24 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from shoal_local.suite import Suite
 from shoal_testkit import volumes, workload
 from shoal_testkit.api import Api
+from shoal_testkit.waiting import until
 
 pytestmark = pytest.mark.e2e
 QUEUES, GROUPS = "/apis/scheduling.run.ai/v2/queues", "/apis/scheduling.run.ai/v2alpha2"
-LIMIT = 40.0
-
-
-@pytest.fixture
-async def api(suite: Suite) -> AsyncIterator[Api]:
-    async with Api.connect(suite.plane.kubeconfig) as connected:
-        yield connected
 
 
 class Space:
@@ -79,16 +72,6 @@ class Space:
             )
 
         return await until(look, f"a node for claim {claim}")
-
-
-async def until(look: Callable[[], Awaitable[Any]], what: str) -> Any:
-    try:
-        async with asyncio.timeout(LIMIT):
-            while not (found := await look()):
-                await asyncio.sleep(0.1)
-            return found
-    except TimeoutError:
-        pytest.fail(f"not seen in {LIMIT:.0f} s: {what}")
 
 
 @pytest.fixture

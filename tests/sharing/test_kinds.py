@@ -8,7 +8,7 @@ import json
 import subprocess
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from shoal_local.control_plane import ControlPlane
 from shoal_local.suite import Suite
 from shoal_testkit import shares, workload
 from shoal_testkit.api import Api, gather_limited
+from shoal_testkit.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 QUEUES = "/apis/scheduling.run.ai/v2/queues"
@@ -37,12 +38,6 @@ def suite(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory, request
         yield running
     finally:
         running.stop()
-
-
-@pytest.fixture
-async def api(suite: Suite) -> AsyncIterator[Api]:
-    async with Api.connect(suite.plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.fixture
@@ -77,16 +72,6 @@ def pod(name: str, space: str, **more: Any) -> dict[str, Any]:
     found = shares.pod(name, space, queue=space, **more)
     found["spec"]["nodeSelector"] = {"pool": space}
     return found
-
-
-async def until(look: Callable[[], Awaitable[Any]], what: str, limit: float = 40.0) -> Any:
-    try:
-        async with asyncio.timeout(limit):
-            while not (found := await look()):
-                await asyncio.sleep(0.2)
-            return found
-    except TimeoutError:
-        pytest.fail(f"not seen in {limit:.0f} s: {what}")
 
 
 async def bound(api: Api, space: str, count: int) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ import asyncio
 import random
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from shoal_local import nodes
 from shoal_local.control_plane import ControlPlane
 from shoal_local.suite import Suite
-from shoal_testkit import shares, workload
+from shoal_testkit import shares, waiting, workload
 from shoal_testkit.api import Api, gather_limited
 from shoal_testkit.faults import persist
 from shoal_testkit.history import History
@@ -77,14 +78,7 @@ async def space(api: Api, sharing: Suite) -> AsyncIterator[str]:
         await api.delete(f"/api/v1/nodes/node-{number:05d}")
 
 
-async def until(look: Callable[[], Awaitable[Any]], what: str, limit: float = MENDED) -> Any:
-    try:
-        async with asyncio.timeout(limit):
-            while not (found := await look()):
-                await asyncio.sleep(0.2)
-            return found
-    except TimeoutError:
-        pytest.fail(f"not seen in {limit:.0f} s: {what}")
+until = partial(waiting.until, limit=MENDED)
 
 
 def pods_path(space: str) -> str:
@@ -112,7 +106,7 @@ async def all_bound(api: Api, space: str, count: int, limit: float = MENDED) -> 
         found = await bound(api, space)
         return found if len(found) == count else None
 
-    return await until(look, f"{count} bound pods", limit)
+    return await until(look, f"{count} bound pods", limit=limit)
 
 
 async def in_order(api: Api, reservations: int | None = None, limit: float = MENDED) -> shares.Devices:
@@ -126,7 +120,7 @@ async def in_order(api: Api, reservations: int | None = None, limit: float = MEN
         return found if good and (reservations is None or len(found.device) == reservations) else None
 
     try:
-        return await until(look, "shared GPUs in order", limit)
+        return await until(look, "shared GPUs in order", limit=limit)
     except BaseException as error:
         error.add_note(f"last seen: {last}")
         raise
@@ -192,7 +186,7 @@ async def check_full(api: Api, space: str, suite: Suite) -> None:
         return None if missed or not found else (found, devices)
 
     try:
-        found, devices = await until(full, "everything that fits bound", FULL)
+        found, devices = await until(full, "everything that fits bound", limit=FULL)
     except BaseException as error:
         error.add_note(f"these wait and would fit: {missed}")
         raise
@@ -315,7 +309,7 @@ async def event(api: Api, namespace: str, name: str, reason: str) -> dict[str, A
                 return found
         return None
 
-    return await until(look, f"event {reason} on {name}", 10)
+    return await until(look, f"event {reason} on {name}", limit=10)
 
 
 async def test_users_whose_reservation_was_deleted_are_evicted_and_told(api: Api, space: str) -> None:
@@ -359,7 +353,7 @@ async def test_two_groups_on_one_device_are_parted(api: Api, space: str) -> None
         found = [e for e in await api.items(f"/api/v1/namespaces/{space}/events") if e["reason"] == "GpuReservedTwice"]
         return bool(found)
 
-    await until(told, "the event", 20)
+    await until(told, "the event", limit=20)
     await in_order(api)
     assert len(await bound(api, space)) <= 1
 
