@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.kernels.charge import charge
 from shoal_core.kernels.shared import charge_slot
-from shoal_core.placement.feasible import names_nodes, selected, tolerated
+from shoal_core.placement.feasible import may_use_cordoned, names_nodes, selected, tolerated
 from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Pod, Shape, mig_gpus
 from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
 from shoal_model import labels
@@ -26,16 +26,16 @@ Saved = tuple[list[tuple[int, int, int, int, int, int]], float, float, int]
 """Slots as they were, with the node's idle and releasing GPUs and its room."""
 
 _BY_NODE = {
-    "usable": np.uint8, "cpu_only": np.uint8, "mig": np.uint8, "strategy": np.uint8, "synced": np.uint8,
+    "usable": np.uint8, "cordoned": np.uint8, "cpu_only": np.uint8, "mig": np.uint8, "strategy": np.uint8, "synced": np.uint8,
     "rank": np.int64, "gpu_memory": np.int64, "room": np.int64, "whole_used": np.float64, "devices": np.float64,
     "claim_gpus": np.float64,
 }  # fmt: skip
 _BY_SLOT = {"used": np.int64, "leaving": np.int64, "held": np.int64, "marked": np.uint8, "known": np.uint8}
 
 
-def usable(record: NodeRecord) -> bool:
-    """Whether anything may be placed on the node at all."""
-    return record.ready and not record.unschedulable and all(record.conditions.get(p, "False") == "False" for p in PRESSURES)
+def healthy(record: NodeRecord) -> bool:
+    """Whether the node is ready and short of nothing."""
+    return record.ready and all(record.conditions.get(p, "False") == "False" for p in PRESSURES)
 
 
 def gpu_memory(record: NodeRecord) -> tuple[int, bool]:
@@ -57,13 +57,14 @@ def is_gpu(resource: str) -> bool:
 class Nodes:
     """Arrays (resources, nodes), float64: ``allocatable``, ``idle`` (what is free), ``releasing`` (what will be).
 
-    ``usable``, ``cpu_only``, ``mig``, ``strategy``, ``synced`` are flags by node (uint8); ``gpu_memory`` is MiB of each
-    GPU, ``room`` the most free MiB of a shared one (-1: none), ``whole_used`` GPUs used whole, ``devices`` how many
-    there are. Shared GPUs are slots, arrays (nodes, slots): see ``kernels.shared.charge_slot``. A node that goes leaves
-    its column empty and unusable; the next new node takes it.
+    ``usable``, ``cordoned`` (healthy, for pods that tolerate it), ``cpu_only``, ``mig``, ``strategy``, ``synced`` are
+    flags by node (uint8); ``gpu_memory`` is MiB of each GPU, ``room`` the most free MiB of a shared one (-1: none),
+    ``whole_used`` GPUs used whole, ``devices`` how many there are. Shared GPUs are slots, arrays (nodes, slots): see
+    ``kernels.shared.charge_slot``. A node that goes leaves its column empty and unusable; the next new node takes it.
     """
 
     usable: Bytes
+    cordoned: Bytes
     cpu_only: Bytes
     mig: Bytes
     strategy: Bytes
@@ -185,7 +186,9 @@ class Nodes:
                 have[self.resources.number(name)] = value
         have[GPU] = record.allocatable.get(labels.GPU, 0.0) + record.allocatable.get("amd.com/gpu", 0.0) + claim_gpus
         self.allocatable[:, column] = have
-        self.usable[column] = usable(record)
+        good = healthy(record)
+        self.usable[column] = good and not record.unschedulable
+        self.cordoned[column] = good and record.unschedulable
         self.claim_gpus[column] = claim_gpus
         self._gpus(record, column)
         self.records[column] = record
@@ -233,7 +236,7 @@ class Nodes:
             return
         self.allocatable[:, column] = 0.0
         self.clear(column)
-        self.usable[column] = 0
+        self.usable[column] = self.cordoned[column] = 0
         self.cpu_only[column] = 0
         self.records[column] = None
         self._profile_of[column] = -1
@@ -363,9 +366,13 @@ class Nodes:
                     table[number] = found
                 # Columns without a node have -1, the last entry.
                 mask[: profiles.shape[0]] = table[profiles]
-            mask &= self.usable & self._device_kind(shape)
+            mask &= self.open_to(pod) & self._device_kind(shape)
             kept = self._allowed[shape.number] = (self.version, mask)
         return kept[1]
+
+    def open_to(self, pod: PodRecord) -> Bytes:
+        """Nodes on which such pods may be placed at all: (nodes,), those that are cordoned for pods that tolerate it."""
+        return self.usable | self.cordoned if pod.tolerations and may_use_cordoned(pod) else self.usable
 
     def _grouped(self) -> tuple[Ints, dict[int, NodeRecord]]:
         """(profile of each column, one node of each profile)."""

@@ -62,7 +62,7 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
     inside = among.astype(bool)
     there = int(inside.sum())
     reasons: Counter[str] = Counter()
-    unusable = int((inside & (nodes.usable == 0)).sum())
+    unusable = int((inside & (nodes.open_to(pod.record) == 0)).sum())
     if unusable:
         reasons["node(s) are not ready or not schedulable"] = unusable
     allowed = nodes.allowed(shape, pod.record, session.settings.restrict_nodes) & among

@@ -38,6 +38,9 @@ class Consolidate(Evicting):
         tasks = job.chunk(False, session.least_memory)[0]
         gpus = sum(t.shape.quota for t in tasks)
         ready = session.nodes.usable == 1
+        for task in tasks:
+            if task.record.tolerations:
+                ready |= session.nodes.open_to(task.record) == 1
         if gpus and float(session.nodes.free_gpus()[ready].sum()) < gpus:
             return None
         memory = sum(t.shape.memory * t.shape.devices for t in tasks)

@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal_contracts.state import PodRecord, PodTerm, Requirement
 from shoal_core.nodes import Bytes
-from shoal_core.placement.feasible import matches
+from shoal_core.placement.feasible import matches, selects
 from shoal_core.rows import Pod
 from shoal_core.status import USED
 
@@ -24,9 +24,7 @@ def _in_term(term: PodTerm, owner: PodRecord, other: PodRecord) -> bool:
             return False
     elif term.namespace_selector is None and other.namespace != owner.namespace:
         return False
-    if term.selector is None:
-        return False
-    if not all(matches(r, other.labels) for r in term.selector.requirements):
+    if not selects(term.selector, other.labels):
         return False
     own = [Requirement(key=k, operator="In", values=[owner.labels[k]]) for k in term.match_label_keys if k in owner.labels]
     own += [

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from shoal_contracts.state import NodeTerm, PodRecord, Requirement, Taint, Toleration
+from shoal_contracts.state import NodeTerm, PodRecord, Requirement, Selector, Taint, Toleration
 
 BLOCKING = frozenset({"NoSchedule", "NoExecute"})
+CORDONED = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+"""What ``spec.unschedulable`` of a node amounts to (Kubernetes' NodeUnschedulable)."""
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
-def _number(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
+def integer(text: str) -> int | None:
+    """The number as Go's ParseInt(text, 10, 64) reads it: a sign, ASCII digits, the range of int64; None for all else."""
+    if _INTEGER.fullmatch(text) is None:
         return None
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > 19:
+        return None
+    found = -int(digits) if text[0] == "-" else int(digits)
+    return found if _LEAST <= found <= _MOST else None
 
 
 def matches(requirement: Requirement, labels: Mapping[str, str]) -> bool:
@@ -29,8 +38,8 @@ def matches(requirement: Requirement, labels: Mapping[str, str]) -> bool:
         case "DoesNotExist":
             return value is None
         case "Gt" | "Lt":
-            have = _number(value) if value is not None else None
-            bound = _number(requirement.values[0]) if len(requirement.values) == 1 else None
+            have = integer(value) if value is not None else None
+            bound = integer(requirement.values[0]) if len(requirement.values) == 1 else None
             if have is None or bound is None:
                 return False
             return have > bound if requirement.operator == "Gt" else have < bound
@@ -38,12 +47,26 @@ def matches(requirement: Requirement, labels: Mapping[str, str]) -> bool:
             return False
 
 
+def selects(selector: Selector | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector means these labels. None selects nothing; Gt and Lt are no operators of label selectors."""
+    if selector is None:
+        return False
+    return all(r.operator not in ("Gt", "Lt") and matches(r, labels) for r in selector.requirements)
+
+
+def _names(requirement: Requirement, name: str) -> bool:
+    """Whether a node of this name meets a requirement on fields: In or NotIn, one value, metadata.name alone."""
+    if requirement.operator not in ("In", "NotIn") or len(requirement.values) != 1:
+        return False
+    found = name if requirement.key == "metadata.name" else ""
+    return (found == requirement.values[0]) == (requirement.operator == "In")
+
+
 def meets(term: NodeTerm, name: str, labels: Mapping[str, str]) -> bool:
     """Whether the node meets one term of a node selector; an empty term is met by none."""
     if not term.expressions and not term.fields:
         return False
-    own = {"metadata.name": name}
-    return all(matches(r, labels) for r in term.expressions) and all(matches(r, own) for r in term.fields)
+    return all(matches(r, labels) for r in term.expressions) and all(_names(r, name) for r in term.fields)
 
 
 def selected(pod: PodRecord, name: str, labels: Mapping[str, str]) -> bool:
@@ -68,6 +91,11 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
 def tolerated(pod: PodRecord, taints: list[Taint]) -> bool:
     """Whether the pod tolerates every taint that keeps pods away."""
     return all(any(tolerates(t, taint) for t in pod.tolerations) for taint in taints if taint.effect in BLOCKING)
+
+
+def may_use_cordoned(pod: PodRecord) -> bool:
+    """Whether the pod tolerates that a node is cordoned."""
+    return any(tolerates(t, CORDONED) for t in pod.tolerations)
 
 
 def names_nodes(pod: PodRecord) -> bool:

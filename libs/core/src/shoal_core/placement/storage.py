@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal_contracts.state import NodeRecord, PodRecord
+from shoal_contracts.state import NodeRecord, PodRecord, Selector
 from shoal_core.nodes import Bytes
-from shoal_core.placement.feasible import matches, meets
+from shoal_core.placement.feasible import meets, selects
 from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
-from shoal_model.normalise import node_terms, requirements, selector
+from shoal_model.normalise import node_terms, selector
 from shoal_model.quantity import BadQuantity, amount
 from shoal_model.storage import IMMEDIATE, NO_PROVISIONER, Capacity, Claim, StorageClass, TopologyTerm, Volume, size, suits
 
@@ -110,10 +110,8 @@ class Storage:
         return found
 
     def _suiting(self, claim: Claim) -> list[Volume]:
-        wanted = requirements(claim.spec.selector.match_expressions) if claim.spec.selector else []
-        return [
-            v for v in self._volumes.free(claim) if suits(v, claim) and all(matches(r, v.metadata.labels or {}) for r in wanted)
-        ]
+        wanted = selector(claim.spec.selector) if claim.spec.selector else Selector()
+        return [v for v in self._volumes.free(claim) if suits(v, claim) and selects(wanted, v.metadata.labels or {})]
 
     def _nodes_for(self, claim: Claim, beside: list[tuple[Key, Claim]]) -> tuple[Bytes, str]:
         """Nodes that have a volume for the claim, or for which one can be made."""
@@ -180,9 +178,7 @@ class Storage:
         found = self._reach.get(id(capacity))
         if found is None:
             wanted = selector(capacity.node_topology)
-            found = self._reach[id(capacity)] = self._where(
-                lambda node: wanted is not None and all(matches(r, node.labels) for r in wanted.requirements)
-            )
+            found = self._reach[id(capacity)] = self._where(lambda node: selects(wanted, node.labels))
         return found
 
     def _reached(self, volume: Volume) -> Bytes:
