@@ -289,6 +289,22 @@ def test_a_held_pod_waits_and_pods_unknown_at_takeover_count_when_they_come() ->
     assert placed(cycle(c)) == {"p": "a"}
 
 
+def test_only_a_refusal_is_told_as_one() -> None:
+    c = cluster(queue("q"), node("a", gpus=1), group("g"), *(pod(f"p{i}", "g") for i in range(5)))
+    for i in range(5):
+        c.bar(f"p{i}", True, refused=i > 0)
+    (found,) = cycle(c).waiting
+    assert (found.code, found.message) == (
+        "Held", "4 pods are held back for a while after a refused binding: p1, p2, p3 …",
+    )  # fmt: skip
+    for i in range(5):
+        c.bar(f"p{i}", True)
+    (found,) = cycle(c).waiting
+    assert (found.code, found.message) == ("Starting", "starting: 5 of 5 pods are being bound")
+    c.bar("p0", False)
+    assert placed(cycle(c)) == {"p0": "a"}
+
+
 def test_the_same_inputs_give_the_same_decisions() -> None:
     def run() -> list[Any]:
         c = cluster(queue("x", gpu=3), queue("y", gpu=3), *(node(f"n{i}") for i in range(3)))

@@ -64,7 +64,11 @@ def test_requests_count_containers_sidecars_init_and_overhead() -> None:
 def test_group_subgroup_and_condition() -> None:
     found = pod_of(
         metadata={"annotations": {"pod-group-name": "g", "other": "x"}, "labels": {"kai.scheduler/subgroup-name": "s"}},
-        status={"conditions": [{"type": "PodScheduled", "status": "False", "message": "why"}]},
+        status={
+            "conditions": [
+                {"type": "PodScheduled", "status": "False", "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+            ]
+        },
     )
     assert (found.group, found.subgroup, found.condition_message, found.scheduled) == ("g", "s", "why", False)
     assert "other" not in found.annotations

@@ -91,7 +91,7 @@ def test_a_refused_pod_is_held_back_longer_each_time_until_it_is_bound() -> None
     found = decision(number=9)
     ledger.decided([found], 0.0)
     ledger.outcome(outcome(found, Result.REFUSED), 1.0)
-    assert Hold("u", FIRST_HOLD) in ledger.touched(found, "", 2.0)
+    assert Hold("u", FIRST_HOLD, refused=True) in ledger.touched(found, "", 2.0)
 
 
 @pytest.mark.parametrize("result", [Result.STALE, Result.GONE])

@@ -87,5 +87,5 @@ def _take(cluster: Cluster, step: Step) -> None:
             cluster.assume_gone(uid)
         case Forgotten(uid=uid):
             cluster.forget(uid)
-        case Barred(uid=uid, barred=barred):
-            cluster.bar(uid, barred)
+        case Barred(uid=uid, barred=barred, refused=refused):
+            cluster.bar(uid, barred, refused)

@@ -54,6 +54,8 @@ class Barred(_Step, frozen=True, kw_only=True):
 
     uid: str
     barred: bool = False
+    refused: bool = False
+    """Its binding was refused."""
 
 
 Step = Applied | Removed | Assumed | AssumedGone | Forgotten | Barred

@@ -147,7 +147,7 @@ class PodRecord(Message, frozen=True, kw_only=True, tag="pod.v1"):
     scheduled: bool = False
     """Condition PodScheduled is True."""
     condition_message: str = ""
-    """Message of the condition PodScheduled."""
+    """Message of the condition PodScheduled; empty where the condition has no time of its transition."""
     gated: bool = False
     """Has scheduling gates."""
     priority: int | None = None

@@ -214,10 +214,10 @@ class Cluster(Room):
             self._settle(pod)
             self.changes += 1
 
-    def bar(self, uid: str, barred: bool) -> None:
-        """Keep a pod from being placed, or allow it again."""
+    def bar(self, uid: str, barred: bool, refused: bool = False) -> None:
+        """Keep a pod from being placed (``refused``: because its binding was refused), or allow it again."""
         if pod := self.pods.get(uid):
-            pod.barred = barred
+            pod.barred, pod.refused = barred, refused
             if pod.job:
                 pod.job.changed()
         self.changes += 1

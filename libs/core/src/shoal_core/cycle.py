@@ -118,8 +118,7 @@ def _jobs(session: Session) -> list[Job]:
                 found.append(job)
             else:
                 assert job.record is not None
-                text = "its pods are held back after a refused binding"
-                session.result.waiting.append(Waiting(*key, job.record.queue, "Held", text, reasons.waiting_uids(job)))
+                session.result.waiting.append(Waiting(*key, job.record.queue, *reasons.held(job), reasons.waiting_uids(job)))
         else:
             assert job.record is not None
             session.result.waiting.append(

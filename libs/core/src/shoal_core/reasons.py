@@ -121,6 +121,27 @@ def not_ready(job: Job) -> str:
     return "; ".join(short) or f"{job.root.minimum} subgroups are needed, fewer can be complete"
 
 
+def held(job: Job) -> tuple[str, str]:
+    """(code, message) for a group none of whose waiting pods may be placed for now."""
+    barred = sorted((p for p in job.pods.values() if p.pending and p.barred), key=lambda p: p.order)
+    if refused := [p for p in barred if p.refused]:
+        text = f"{_pods(len(refused))} {_is(len(refused))} held back for a while after a refused binding: {_listed(refused)}"
+        return "Held", text
+    return "Starting", f"starting: {len(barred)} of {_pods(len(job.pods))} {_is(len(barred))} being bound"
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod{'' if count == 1 else 's'}"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _listed(pods: list[Pod], most: int = 3) -> str:
+    return ", ".join(p.record.name for p in pods[:most]) + (" …" if len(pods) > most else "")
+
+
 def waiting_uids(job: Job) -> tuple[str, ...]:
     """Uids of the pods that wait."""
     return tuple(sorted(uid for uid, p in job.pods.items() if p.status == PENDING))

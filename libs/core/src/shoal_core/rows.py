@@ -110,7 +110,7 @@ class Pod:
 
     __slots__ = (
         "accepted", "away", "barred", "charged_gpus", "groups", "job", "leaf", "node", "node_name", "order", "record",
-        "shape", "status", "virtual", "zones",
+        "refused", "shape", "status", "virtual", "zones",
     )  # fmt: skip
 
     def __init__(self, record: state.PodRecord, shape: Shape) -> None:
@@ -123,8 +123,8 @@ class Pod:
         """Shared devices that it uses on its node."""
         self.virtual = False
         """Its status is that of a decision that is being tried."""
-        self.barred = False
-        """Not to be placed for now."""
+        self.barred = self.refused = False
+        """Not to be placed for now; because its binding was refused."""
         self.accepted: Vector = NOTHING
         """What it counts for in queues while it is on a node."""
         self.charged_gpus = 0.0

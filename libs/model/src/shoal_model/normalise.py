@@ -129,7 +129,9 @@ def pod(found: objects.Pod) -> state.PodRecord:
     scheduled, message = False, ""
     for condition in status.conditions or ():
         if condition.type == "PodScheduled":
-            scheduled, message = condition.status == "True", condition.message
+            scheduled = condition.status == "True"
+            # Without a time it is the API server's, of a pod with gates: nobody has written why it waits.
+            message = condition.message if condition.last_transition_time else ""
     return state.PodRecord(
         namespace=meta.namespace,
         name=meta.name,

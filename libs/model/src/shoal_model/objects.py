@@ -212,6 +212,7 @@ class Condition(Obj):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: str | None = None
 
 
 class PodStatus(Obj):

@@ -47,7 +47,7 @@ async def start(context: Context[Config]) -> None:
     context.have("kernels")
     settings = KubeConfig(context.kubeconfig, "shoal-scheduler", config.qps, config.burst)
     async with Kube.connect(settings) as kube:
-        recorder = Recorder(kube, NAME, context.clock)
+        recorder = Recorder(kube, config.scheduler_name, context.clock)
         reporter = Reporter(context, kube, recorder, config.settle, policy(config).pool)
         events = Events(context)
         marks = Marks(context, kube, recorder)

@@ -83,10 +83,10 @@ class Journal:
         self._steps.append(Forgotten(uid=uid))
         self._cluster.forget(uid)
 
-    def bar(self, uid: str, barred: bool) -> None:
+    def bar(self, uid: str, barred: bool, refused: bool = False) -> None:
         """See Cluster."""
-        self._steps.append(Barred(uid=uid, barred=barred))
-        self._cluster.bar(uid, barred)
+        self._steps.append(Barred(uid=uid, barred=barred, refused=refused))
+        self._cluster.bar(uid, barred, refused)
 
     # cycles
 

@@ -52,6 +52,7 @@ class Entry:
     seq: int = 0
     hold: float = 0.0
     """Seconds for which the pod is held back once the decision is closed."""
+    refused: bool = False
     patience: float = 0.0
     """Seconds without an outcome after which it is given up."""
 
@@ -100,6 +101,8 @@ class Hold:
 
     uid: str
     seconds: float
+    refused: bool = False
+    """Its binding was refused; else it is another pod by now, or its news are on their way."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,11 @@ class Ledger:
     def is_open(self, uid: str) -> bool:
         """Whether a decision on the pod is open."""
         return uid in self.entries
+
+    def decision(self, uid: str) -> Decision | None:
+        """The pod's open decision."""
+        entry = self.entries.get(uid)
+        return entry.decision if entry else None
 
     # commit
 
@@ -230,6 +238,7 @@ class Ledger:
                     return []
                 # Another binder may still have the decision in its hands: the room is free only after a touch.
                 self._hold(entry)
+                entry.refused = True
                 return self._give_up(entry)
             case Result.STALE | Result.GONE:
                 self._hold(entry)
@@ -317,7 +326,7 @@ class Ledger:
         if entry.seq:
             found.append(Close(uid, entry.seq))
         if entry.hold:
-            found.append(Hold(uid, entry.hold))
+            found.append(Hold(uid, entry.hold, entry.refused))
         return found + self._break(entry.decision)
 
     def closed(self, uid: str, seq: int, now: float) -> None:

@@ -14,7 +14,6 @@ from shoal_bus import BusError, Conflict, Unavailable, trace
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision, GangGo, Header, Outcome
-from shoal_contracts.events import GroupEvent, PodEvent
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
@@ -31,6 +30,7 @@ from shoal_scheduler.marks import Marks
 from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
 from shoal_scheduler.reservations import Reservations
+from shoal_scheduler.user_events import UserEvents
 from shoal_service import Context, telemetry
 from shoal_service.aside import decode
 from shoal_service.events import Events
@@ -58,7 +58,7 @@ class Loop:
     def __init__(self, context: Context[Config], kube: Kube, reporter: Reporter, marks: Marks, events: Events) -> None:
         self._context, self._kube = context, kube
         self._election: Election | None = None
-        self._reporter, self._marks, self._events = reporter, marks, events
+        self._reporter, self._marks, self._events = reporter, marks, UserEvents(events)
         self._cluster = Cluster(settings(context.config))
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation, context.config.provisioning)
@@ -78,8 +78,6 @@ class Loop:
         self._mark = 0
         """Everything that the state plane held up to this sequence was told."""
         self._closing: dict[str, int] = {}
-        self._waiting_told: dict[str, None] = {}
-        """Group events that were published, oldest first."""
         self._lost = False
         self._touching = asyncio.Semaphore(TOUCHES)
         self._tasks: asyncio.TaskGroup
@@ -272,6 +270,7 @@ class Loop:
                 self._journal.bar(uid, False)
         await self._close()
         metrics.OPEN.set(len(self._ledger.entries))
+        self._reporter.open = len(self._ledger.entries)
         if not changed and not self._cluster.waiting and not self._cluster.doubtful:
             return
         if self._election and not self._election.valid():
@@ -280,9 +279,9 @@ class Loop:
         if result.gangs or result.evictions:
             await self._commit(result)
         self._marks.cycle(result)
-        self._reporter.cycle(result.waiting, {(g.namespace, g.group) for g in result.gangs})
+        self._reporter.cycle(result.waiting)
         metrics.WAITING.set(len(result.waiting))
-        self._events_of(result)
+        self._events.cycle(result, self._ledger.decision, self._committer.epoch)
 
     async def _decide(self) -> CycleResult:
         began = self._context.clock.monotonic()
@@ -332,11 +331,12 @@ class Loop:
                     self._marks.starts = True
                 self._journal.apply(queue)
             case GroupRecord() as group:
-                self._reporter.groups[group.namespace, group.name] = group
+                self._reporter.group(group)
                 self._journal.apply(group)
                 if pod := self._membership.group(group):
                     self._implied.add(pod.uid)
                     self._journal.apply(prepared(pod))
+                    self._reporter.pod(pod)
             case None:
                 if news.kind == "pod":
                     namespace, name = news.names
@@ -346,7 +346,6 @@ class Loop:
                 elif news.kind == "group":
                     namespace, name = news.names
                     self._membership.group_gone(namespace, name)
-                    self._reporter.groups.pop((namespace, name), None)
                     self._reporter.forget((namespace, name))
                 self._journal.remove(news.kind, *(news.names if len(news.names) == 2 else ("", *news.names)))
             case record:
@@ -364,7 +363,7 @@ class Loop:
         self._journal.apply(prepared(self._reservations.record(filled, self._context.clock.now())))
         if pod.scheduler_name != self._cluster.scheduler_name:
             return
-        self._reporter.pods[pod.uid] = pod
+        self._reporter.pod(filled)
         if not pod.node:
             cause, parent = news.headers.get(Header.CAUSE, ""), news.headers.get(TRACEPARENT, "")
             self._origin[pod.uid] = Origin(cause, trace.sent(news.headers), parent)
@@ -381,7 +380,7 @@ class Loop:
         self._origin.pop(uid, None)
         self._implied.discard(uid)
         self._holds.pop(uid, None)
-        self._reporter.pods.pop(uid, None)
+        self._reporter.pod_gone(uid)
 
     # output
 
@@ -398,9 +397,9 @@ class Loop:
                     self._journal.forget(uid)
                 case Close(uid, seq):
                     self._closing[uid] = seq
-                case Hold(uid, seconds):
+                case Hold(uid, seconds, refused):
                     self._holds[uid] = self._context.clock.monotonic() + seconds
-                    self._journal.bar(uid, True)
+                    self._journal.bar(uid, True, refused)
                 case Touch(decision):
                     self._tasks.create_task(self._touch(decision))
                 case Go(gang, members):
@@ -525,35 +524,3 @@ class Loop:
                 self._do(self._ledger.committed(uid, seq, self._context.clock.monotonic()))
             else:
                 self._do(self._ledger.not_committed(uid, seq))
-
-    def _events_of(self, result: CycleResult) -> None:
-        for eviction in result.evictions:
-            data = GroupEvent(
-                namespace=eviction.namespace, group=eviction.group, queue=eviction.queue, reason=eviction.action,
-                message=eviction.message,
-            )  # fmt: skip
-            self._events.say(eviction.queue, "group", "evicting", eviction.group, data, f"{eviction.uid}/{eviction.action}")
-        for uid in (m.uid for g in result.gangs for m in g.members):
-            if (entry := self._ledger.entries.get(uid)) is None:
-                continue
-            d = entry.decision
-            data = PodEvent(
-                namespace=d.namespace, pod=d.pod, uid=d.uid, group=d.group, queue=d.queue, node=d.node, decision=d.id,
-                epoch=d.epoch,
-            )  # fmt: skip
-            self._events.say(d.queue, "pod", "decided", d.pod, data, d.id)
-        assert self._committer is not None
-        for waiting in result.waiting[:200]:
-            data = GroupEvent(
-                namespace=waiting.namespace,
-                group=waiting.group,
-                queue=waiting.queue,
-                reason=waiting.code,
-                message=waiting.message,
-            )
-            mark = f"{waiting.namespace}/{waiting.group}/{waiting.code}/{self._committer.epoch}"
-            if mark not in self._waiting_told:
-                self._waiting_told[mark] = None
-                self._events.say(waiting.queue, "group", "waiting", waiting.group, data, mark)
-        while len(self._waiting_told) > 50_000:
-            self._waiting_told.pop(next(iter(self._waiting_told)))
