@@ -281,7 +281,8 @@ class Loop:
         self._marks.cycle(result)
         self._reporter.cycle(result.waiting)
         metrics.WAITING.set(len(result.waiting))
-        self._events.cycle(result, self._ledger.decision, self._committer.epoch)
+        if self._committer is not None:
+            self._events.cycle(result, self._ledger.decision, self._committer.epoch)
 
     async def _decide(self) -> CycleResult:
         began = self._context.clock.monotonic()
