@@ -65,8 +65,8 @@ crds: setup ## deploy/helm/shoal/files/crds from their definition
 conformance: setup ## scenarios with the outcome they demand: SCENARIOS=folder; what fails is in conformance-failures.txt
 	@$(RUN) tests/conformance/run.py $(SCENARIOS)
 
-differential: setup ## decisions on random clusters beside the reference's: EXPECTED=file; differential-failures.txt
-	@$(RUN) tests/differential/run.py $(EXPECTED)
+differential: setup ## decisions on random clusters beside the reference's: EXPECTED=file, GENERATOR=script or folder; differential-failures.txt
+	@$(RUN) tests/differential/run.py $(EXPECTED) $(if $(GENERATOR),--generator $(GENERATOR))
 
 bench-core: setup ## one cycle of the core on the benchmark clusters: CASE=fill NODES=1000 for one of them
 	@$(RUN) tests/bench/core.py $(if $(CASE),--case $(CASE)) $(if $(NODES),--nodes $(NODES))

@@ -15,16 +15,18 @@ from typing import Any
 
 from shoal_core import Cluster, Session, run
 from shoal_core.configuration import read
+from shoal_core.settings import KAI_0_17
 from shoal_core.status import NAMES
 from shoal_testkit.scenario import records
 
 SHARED = Path(__file__).parents[3] / "shared"
 
 
-def generator(folder: Path) -> ModuleType:
-    """The script that makes the clusters."""
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("random_cluster", folder / "random_cluster.py")
+def generator(place: Path) -> ModuleType:
+    """The script that makes the clusters: a file, or a folder that holds a ``random_cluster.py``."""
+    script = place / "random_cluster.py" if place.is_dir() else place
+    sys.path.insert(0, str(script.parent))
+    spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -36,7 +38,7 @@ def decide(
     objects: dict[str, list[dict[str, Any]]], config: dict[str, Any], params: dict[str, Any], now: float
 ) -> dict[str, dict[str, int]]:
     """Pod group -> status -> number of pods, after one cycle."""
-    settings = read(config, params)
+    settings = read({**config, "compatibility": KAI_0_17}, params)
     cluster = Cluster(settings)
     for record in records(objects):
         cluster.apply(record)
@@ -50,7 +52,9 @@ def decide(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("expected", nargs="?", type=Path, default=SHARED / "differential" / "expected.json")
-    parser.add_argument("--generator", type=Path, default=SHARED / "bench")
+    parser.add_argument(
+        "--generator", type=Path, default=SHARED / "bench", help="a script, or a folder with a random_cluster.py"
+    )
     parser.add_argument("--failures", type=Path, default=Path("differential-failures.txt"))
     parser.add_argument("--seed", type=str, help="only this one, with details")
     given = parser.parse_args()

@@ -30,13 +30,18 @@ def _runner() -> ModuleType:
     return runner
 
 
-def test_decisions_are_those_of_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = SHARED / "differential" / "expected.json"
-    if not expected.exists():
-        pytest.skip(f"{expected} is not here")
+@pytest.mark.parametrize(
+    ("expected", "script"),
+    [("expected", "random_cluster"), ("divergent", "random_cluster"), ("wide", "wide_cluster")],
+)
+def test_decisions_are_those_of_the_reference(tmp_path: Path, expected: str, script: str) -> None:
+    wanted = SHARED / "differential" / f"{expected}.json"
+    if not wanted.exists():
+        pytest.skip(f"{wanted} is not here")
     runner = _runner()
     failures = tmp_path / "failures.txt"
-    runner.compare(expected, SHARED / "bench", failures)
+    _, compared = runner.compare(wanted, SHARED / "bench" / f"{script}.py", failures)
+    assert compared
     different = set(re.findall(r"^(\d+)", failures.read_text(), re.MULTILINE))
     explained = set(re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "differences.md").read_text(), re.MULTILINE))
     assert different <= explained
@@ -53,6 +58,15 @@ def _changed(found: Any, names: set[str]) -> Any:
     if TIME.fullmatch(found):
         return (dt.datetime.fromisoformat(found) + SHIFT).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"x-{found}" if found in names else found
+
+
+def test_a_folder_or_a_script_makes_the_clusters() -> None:
+    if not (SHARED / "bench").is_dir():
+        pytest.skip(f"{SHARED / 'bench'} is not here")
+    runner = _runner()
+    by_folder = runner.generator(SHARED / "bench").build(3).objects
+    assert by_folder == runner.generator(SHARED / "bench" / "random_cluster.py").build(3).objects
+    assert by_folder != runner.generator(SHARED / "bench" / "wide_cluster.py").build(3).objects
 
 
 @pytest.mark.parametrize("seed", [76, 118, 178, 213, 216, 339, *range(2000, 2030)])

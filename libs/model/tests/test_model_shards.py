@@ -81,8 +81,14 @@ def test_what_has_no_meaning_is_told() -> None:
         ({"scenarioSearchBudgets": {"minJobSearchDuration": "5m"}}, "shorter than maxJobSearchDuration"),
         ({"args": {"use-scheduling-signatures": "yes"}}, "neither true nor false"),
         ({"args": {"max-consolidation-preemptees": "many"}}, "no whole number"),
+        ({"args": {"compatibility": "0.16"}}, "spec.args.compatibility: '0.16' is not known"),
     ],
 )
 def test_it_is_refused_with_its_name(spec: dict[str, Any], told: str) -> None:
     with pytest.raises(BadShard, match=told):
         read(spec)
+
+
+def test_a_shard_can_keep_what_an_earlier_release_of_kai_decides() -> None:
+    assert read({"args": {"compatibility": "0.17"}}).flags == {"compatibility": "0.17"}
+    assert read({}).flags == {}

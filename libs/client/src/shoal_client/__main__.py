@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     sim.add_argument("--until-stable", action="store_true", help="cycles until nothing changes (at most 50)")
     sim.add_argument("--json", action="store_true", help="everything, for programs")
     sim.add_argument("--config", type=Path, help="scheduler configuration, in the reference's format")
+    sim.add_argument("--compatibility", metavar="RELEASE", help='"0.17": keep what KAI-Scheduler v0.17 decides')
     sim.add_argument("--now", help="the time of the first cycle, RFC 3339; default: a second after the newest object")
     sim.set_defaults(run=_simulate)
     log = commands.add_parser("log", help="write the scheduler's log of inputs and decisions as JSON lines")
@@ -52,6 +53,8 @@ def _simulate(given: argparse.Namespace) -> int:
     snapshot = read(given.path)
     if given.config:
         snapshot.config = configuration(given.config)
+    if given.compatibility is not None:
+        snapshot.config = {**snapshot.config, "compatibility": given.compatibility}
     found = simulate(snapshot, now=seconds(given.now) if given.now else None, until_stable=given.until_stable)
     if given.json:
         print(as_json(found))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shoal_core.settings import ACTIONS, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
+from shoal_core.settings import ACTIONS, KAI_0_17, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
 from shoal_model.quantity import LIMIT, BadQuantity, duration
 
 UNITS_PER_SECOND = 1_000.0
@@ -78,6 +78,7 @@ def read(
         stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
         csi_storage=bool(params.get("scheduleCSIStorage", False)),
+        compatibility=_compatibility(config.get("compatibility", params.get("compatibility"))),
     )
 
 
@@ -85,6 +86,14 @@ def _map(value: Any, path: str) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise BadConfiguration(f"{path}: write an object (key: value), not a {type(value).__name__}")
     return value or {}
+
+
+def _compatibility(value: object) -> str:
+    if value not in (None, "", KAI_0_17):
+        raise BadConfiguration(
+            f"compatibility: {str(value)[:64]!r} is not known; write {KAI_0_17!r} (in quotes), or leave it out"
+        )
+    return str(value or "")
 
 
 def _count(value: object, path: str) -> float:

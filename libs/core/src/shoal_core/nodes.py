@@ -275,8 +275,9 @@ class Nodes:
         self._grow_slots(int((opened + free).max(initial=0)))
         return opened
 
-    def groups(self, column: int, pod: Pod, slots: list[int]) -> tuple[str, ...]:
-        """The names of the devices in these slots; -1 is one that nobody shares yet: it is named after the pod."""
+    def groups(self, column: int, pod: Pod, slots: list[int], keep: bool = True) -> tuple[str, ...]:
+        """The names of the devices in these slots; -1 is one that nobody shares yet: it is named after the pod. With ``keep``
+        that may be the device that the pod has already."""
         names, known, number = self.slot_names[column], self.slots[column], 0
         found: list[str] = []
         for slot in slots:
@@ -287,7 +288,7 @@ class Nodes:
                 name = f"{pod.uid}-{number}"
                 number += 1
                 # The pod may have opened a device before that others use now.
-                if name in pod.groups or (at := known.get(name)) is None or not self.used[column, at]:
+                if (keep and name in pod.groups) or (at := known.get(name)) is None or not self.used[column, at]:
                     break
             found.append(name)
         return tuple(found)

@@ -17,7 +17,7 @@ from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
 
-EVICTED, RESTORED, PLACED = range(3)
+EVICTED, RESTORED, PLACED, EVICTED_AGAIN = range(4)
 
 
 class Change:
@@ -60,6 +60,11 @@ class Session:
         self.least_memory, self.most_memory = least or 100.0, most or 100.0
         self.numa = "numa" in self.plugins and not cluster.numa.empty
         self.log: list[Change] = []
+        self._recharges = self.settings.kai_0_17
+        """Undo as v0.17 does it: shared devices are charged anew, and a pod that a simulation moved to another device of its
+        own node is charged twice from then on. Mended when the cycle ends."""
+        self._lost_copies: set[str] = set()
+        """Evicted pods whose copy on their node went with the place that was undone."""
         self.result = CycleResult()
         self.everywhere = np.zeros(cluster.nodes.usable.shape[0], np.uint8)
         self.everywhere[list(cluster.nodes.columns.values())] = 1
@@ -71,7 +76,7 @@ class Session:
         self.later: dict[str, Pod] = {}
         """Pods whose place depends on what is being released: taken back at the end."""
         self._on_paper: set[int] = set()
-        """Nodes from which a mere reservation was evicted: charged anew at the end."""
+        """Nodes whose charges may be off (a mere reservation was evicted there): charged anew at the end."""
         self.bound: set[str] = set()
         """Pods whose place was decided in this session."""
         self._deleted: set[str] = set()
@@ -102,7 +107,14 @@ class Session:
         self.log.append(change)
         self.units += 1
 
+    def evict_again(self, pod: Pod) -> None:
+        """A pod that is listed twice among the victims, as v0.17 may: its queue loses it twice while that is simulated."""
+        self.log.append(Change(EVICTED_AGAIN, pod))
+        self._queue(pod, pod.accepted, -1.0)
+
     def _save(self, change: Change, column: int, groups: tuple[str, ...]) -> None:
+        if self._recharges:
+            return
         if change.pod.shape.shared and groups:
             change.slots, change.slots_at = self.nodes.saved_slots(column, groups), column
 
@@ -121,8 +133,11 @@ class Session:
     def _return(self, pod: Pod, change: Change) -> None:
         """Take an eviction back."""
         cluster = self.cluster
-        cluster.charge(pod, change.node, RELEASING, -1, slots=False)
-        cluster.charge(pod, change.node, change.status, 1, slots=False)
+        if pod.uid in self._lost_copies:
+            self._lost_copies.discard(pod.uid)
+        else:
+            cluster.charge(pod, change.node, RELEASING, -1, slots=self._recharges)
+        cluster.charge(pod, change.node, change.status, 1, slots=self._recharges)
         if change.slots is not None:
             self.nodes.restore_slots(change.slots_at, change.slots)
         self._queue(pod, change.accepted, 1.0)
@@ -214,7 +229,11 @@ class Session:
 
     def _unplace(self, change: Change) -> None:
         pod, cluster = change.pod, self.cluster
-        cluster.charge(pod, change.column, pod.status, -1, slots=False)
+        cluster.charge(pod, change.column, pod.status, -1, slots=self._recharges)
+        if self._recharges and pod.shape.shared:
+            self._on_paper.add(change.column)
+            if change.status == RELEASING and change.column == change.node and set(pod.groups) != set(change.groups):
+                self._lost_copies.add(pod.uid)
         if change.slots is not None:
             self.nodes.restore_slots(change.slots_at, change.slots)
         self._queue(pod, pod.accepted, -1.0)
@@ -240,6 +259,8 @@ class Session:
                 self._unplace(change)
             elif change.kind == EVICTED:
                 self._return(change.pod, change)
+            elif change.kind == EVICTED_AGAIN:
+                self._queue(change.pod, change.accepted, 1.0)
             else:
                 self._undo_restore(change)
 
@@ -344,6 +365,8 @@ class Session:
                 self.result.evictions.append(found)
         for change in self.log:
             change.pod.virtual = False
+            if change.kind == EVICTED_AGAIN:
+                self._queue(change.pod, change.accepted, 1.0)
             if change.kind == PLACED and change.pod.status == PIPELINED:
                 self.later[change.pod.record.uid] = change.pod
                 self.result.reserved.append(self._entry(change.pod))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from shoal_model.labels import SCHEDULER_NAME
 
+KAI_0_17 = "0.17"
+"""The value of ``Settings.compatibility`` that keeps what KAI-Scheduler v0.17 does."""
 ALLOCATE, CONSOLIDATION, RECLAIM, PREEMPT, STALE = "allocate", "consolidation", "reclaim", "preempt", "stalegangeviction"
 ACTIONS = (ALLOCATE, CONSOLIDATION, RECLAIM, PREEMPT, STALE)
 PLUGINS = (
@@ -78,5 +80,12 @@ class Settings:
     """Volumes that are promised count against the capacity that drivers report (schedule-csi-storage)."""
     extended_by_devices: bool = True
     """Pods get devices for extended resources that a node does not count; False: they run on nodes that count them alone."""
+    compatibility: str = ""
+    """``KAI_0_17``: decide as KAI-Scheduler v0.17 even where that helps nobody; empty: as Kubernetes and v0.18."""
     usage: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     """Historical usage by queue: parts of the cluster's CPU, memory and GPUs."""
+
+    @property
+    def kai_0_17(self) -> bool:
+        """Whether oddities of KAI-Scheduler v0.17 are kept."""
+        return self.compatibility == KAI_0_17

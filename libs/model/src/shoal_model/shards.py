@@ -152,6 +152,10 @@ def _flags(args: Mapping[str, str], ignored: list[str]) -> dict[str, Any]:
                 found[_MOST_MOVED[1]] = int(text)
             except ValueError as error:
                 raise BadShard(f"{where}: {text!r} is no whole number") from error
+        elif name == "compatibility":
+            if text not in ("", "0.17"):
+                raise BadShard(f'{where}: {text!r} is not known; write "0.17", or leave it out')
+            found[name] = text
         else:
             ignored.append(f"{where}: this scheduler has no such flag")
     return found

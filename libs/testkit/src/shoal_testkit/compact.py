@@ -9,7 +9,7 @@ A file is a list of scenarios. Of each only ``name`` and ``groups`` are needed:
         old: {queue: q, gpus: 1, at: [n, n]}          # running on these nodes; gpuGroups beside it for shared devices
         new: {queue: q, pods: 2, gpus: 0.5, min: 1}   # waiting; cpu, gpuMemory, devices, mig, priority, age (seconds)
       objects: {topologies: [...]}         # anything else, as in Kubernetes
-      config, flags, actions, cycles, usage, now           # what differs from the default
+      config, flags, actions, cycles, usage, now, compatibility   # what differs from the default
       expect: {new: Binding}               # group or pod -> status, or {status, node, message}
       shares: {q: 2}                       # queue -> fair share of GPUs
       waits: {new: OverLimit}              # group -> code of the reason
@@ -147,4 +147,5 @@ def expand(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": given["name"], "now": given.get("now", NOW), "run": run, "objects": objects, "state": state, "expect": expect,
         "config": given.get("config"), "flags": given.get("flags"), "usage": given.get("usage"),
+        "compatibility": given.get("compatibility", ""),
     }  # fmt: skip

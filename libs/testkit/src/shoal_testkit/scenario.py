@@ -10,7 +10,7 @@ import msgspec
 from shoal_contracts.state import GroupRecord, ObjectRecord, StateMessage
 from shoal_core import Cluster, CycleResult, Session, run
 from shoal_core.configuration import read
-from shoal_core.settings import PLUGINS
+from shoal_core.settings import KAI_0_17, PLUGINS
 from shoal_core.status import NAMES, PENDING, PIPELINED, RELEASING, RUNNING
 from shoal_model.normalise import TYPES, from_dict
 from shoal_model.quantity import seconds
@@ -73,7 +73,10 @@ class Replay:
         self._run = scenario["run"]
         self.records = records(scenario["objects"])
         plugins = set(self._run.get("withoutPlugins") or ())
-        flags = {"useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1}
+        flags = {
+            "useSchedulingSignatures": False, "maxNumberConsolidationPreemptees": -1,
+            "compatibility": scenario.get("compatibility", KAI_0_17),
+        }  # fmt: skip
         settings = read(scenario.get("config") or {}, flags | (scenario.get("flags") or {}))
         chosen = tuple(p for p in settings.plugins if p not in plugins)
         if not scenario.get("config"):

@@ -314,7 +314,7 @@ class Walk:
                     self._without_devices(pod, among, allowed, column)
             allowed[column] = 0
         zones = cluster.numa.place(name, pod.record) if session.numa else ()
-        groups = nodes.groups(column, pod, slots) if slots else ()
+        groups = nodes.groups(column, pod, slots, not session.settings.kai_0_17) if slots else ()
         if pod.status == RELEASING and self._stays(pod, column, groups, zones) and cluster.claims.stays(pod.uid):
             return session.restore(pod)
         chosen = self.storage.chosen(pod, column) if volumes else None

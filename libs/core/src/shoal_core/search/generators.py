@@ -25,7 +25,8 @@ def _states(found: Accumulator) -> Iterator[list[Batch]]:
 
 def node_local_greedy(search: Search, found: Accumulator, tasks: list[Pod]) -> Iterator[list[Batch]]:
     """For each step: the victims on one of the nodes of the job that was added last."""
-    if search.needs_several_nodes(tasks):
+    kai_0_17 = search.session.settings.kai_0_17
+    if not kai_0_17 and search.needs_several_nodes(tasks):
         return
     for batches in _states(found):
         if not batches:
@@ -38,6 +39,10 @@ def node_local_greedy(search: Search, found: Accumulator, tasks: list[Pod]) -> I
         seen: set[frozenset[int]] = set()
         for column in columns:
             chosen = found.on(column)
+            if kai_0_17 and chosen:
+                # v0.17 lists the pods of these jobs that an earlier probe recorded a second time.
+                jobs = {id(b.job) for b in chosen}
+                chosen = [b for b in search.recorded if id(b.job) in jobs] + chosen
             mark = frozenset(id(b) for b in chosen)
             if chosen and mark not in seen:
                 seen.add(mark)

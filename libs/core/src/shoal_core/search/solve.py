@@ -66,6 +66,8 @@ class Search:
         self.session, self.walk, self.job = session, walk, job
         self._pending, self._tape, self._validate, self._bounds, self._most = pending, tape, validate, bounds, most
         self._looks = looks
+        self._kai_0_17 = session.settings.kai_0_17
+        """Undoing a simulation leaves traces then (Session.rollback): no simulation may be left out."""
         self._spread = spread
         """Whether a candidate runs on more than one node."""
         free = looks.free(any(p.shape.cpu_only for p in job.pods.values()))
@@ -148,7 +150,14 @@ class Search:
             return False
         gone = {p.record.uid for p in found.pods() if p.status in (RELEASING, PIPELINED)}
         self.recorded = [b for b in found.batches if any(p.record.uid in gone for p in b.pods)]
-        if last and self._repeats and len(self.recorded) == len(found.batches) and not self._over() and not self._hopeless(0):
+        if (
+            not self._kai_0_17
+            and last
+            and self._repeats
+            and len(self.recorded) == len(found.batches)
+            and not self._over()
+            and not self._hopeless(0)
+        ):
             # The probe that follows would simulate just this again: it stays, and costs the same.
             self.session.units += self._cost
             self._standing = found
@@ -183,7 +192,9 @@ class Search:
         began = self.session.units
         self._in_vain: dict[Likeness, int] = {}
         self._served_in_vain: dict[Likeness, int] = {}
-        comparable = self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
+        comparable = (
+            not self._kai_0_17 and self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
+        )
         for chosen in generator(self, accumulator, tasks):
             if self._over() or self._hopeless(self.session.units - began):
                 return None
@@ -237,6 +248,8 @@ class Search:
                 if pod.status != RELEASING and ACTIVE[pod.status]:
                     among[pod.node] = 1
                     session.evict(pod)
+                elif self._kai_0_17 and pod.virtual:
+                    session.evict_again(pod)
         order = Simulated(self._pending, probe, jobs.values(), session.total, session.least_memory)
         left = len(jobs) + 1
         done = False
