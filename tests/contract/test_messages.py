@@ -34,6 +34,7 @@ SAMPLES: list[Message] = [
     state.GroupRecord(namespace="ns", name="g", queue="q", subgroups=[state.SubGroup(name="s", min_member=2)]),
     state.PriorityClassRecord(name="train", value=50),
     state.TopologyRecord(name="t", levels=[state.TopologyLevel(label="rack")]),
+    state.PdbRecord(namespace="ns", name="b", selector=state.Selector(), observed=True, disruptions_allowed=1, disrupted=["p"]),
     state.ObjectRecord(type="ResourceClaim", name="c", body=msgspec.Raw(b'{"a":1}')),
     state.SyncMark(versions={"pod": "12"}),
     decision.Decision(id="1-1-1", verb=decision.Verb.BIND, namespace="ns", pod="p", uid="u", node="n", epoch=1),

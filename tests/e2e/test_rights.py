@@ -35,7 +35,7 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
         ("kai.scheduler", "topologies"), ("scheduling.k8s.io", "priorityclasses"), ("resource.k8s.io", "resourceclaims"),
         ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"), ("", "persistentvolumeclaims"),
         ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),
-        ("storage.k8s.io", "csistoragecapacities"),
+        ("storage.k8s.io", "csistoragecapacities"), ("policy", "poddisruptionbudgets"),
     )},
     # Preparations of shares that fail, or are found half done.
     ("binder", "", "configmaps"): ("get", "update"),

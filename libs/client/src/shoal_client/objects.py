@@ -28,7 +28,7 @@ PLURALS = {
     "resourceClaims": "ResourceClaim", "resourceSlices": "ResourceSlice", "deviceClasses": "DeviceClass",
     "nodeResourceTopologies": "NodeResourceTopology", "persistentVolumes": "PersistentVolume",
     "persistentVolumeClaims": "PersistentVolumeClaim", "storageClasses": "StorageClass", "csiDrivers": "CSIDriver",
-    "csiStorageCapacities": "CSIStorageCapacity", "configMaps": "ConfigMap",
+    "csiStorageCapacities": "CSIStorageCapacity", "configMaps": "ConfigMap", "podDisruptionBudgets": "PodDisruptionBudget",
     "pods": "Pod",
 }  # fmt: skip
 WHOLE = frozenset(PLURALS.values()) - TYPES.keys()

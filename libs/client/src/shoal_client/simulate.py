@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from shoal_client.budgets import Budgets
 from shoal_client.objects import Snapshot
 from shoal_contracts.state import PodRecord
 from shoal_core import Cluster, CycleResult, Gang, cycle
@@ -41,9 +42,12 @@ def simulate(snapshot: Snapshot, *, now: float | None = None, until_stable: bool
         cluster.apply(record)
         if isinstance(record, PodRecord):
             pods[record.uid] = record
+    budgets = Budgets(snapshot.records, pods)
     found = Simulation(problems=list(snapshot.problems))
     at = snapshot.now if now is None else now
     for number in range(MOST_CYCLES if until_stable else 1):
+        for budget in budgets.now():
+            cluster.apply(budget)
         result = cycle(cluster, now=at + number)
         found.cycles.append(result)
         found.stable = not (result.gangs or result.evictions or result.reserved)
@@ -59,7 +63,7 @@ def simulate(snapshot: Snapshot, *, now: float | None = None, until_stable: bool
 def _run(cluster: Cluster, pods: dict[str, PodRecord], gang: Gang) -> None:
     for member in gang.members:
         record = msgspec.structs.replace(
-            pods[member.uid], node=member.node, phase="Running", gpu_groups=list(member.gpu_groups)
+            pods[member.uid], node=member.node, phase="Running", ready=True, gpu_groups=list(member.gpu_groups)
         )
         pods[member.uid] = record
         cluster.apply(record)
@@ -71,6 +75,6 @@ def _again(cluster: Cluster, pods: dict[str, PodRecord], eviction: Eviction, num
     old = pods.pop(eviction.uid)
     cluster.remove("pod", old.namespace, old.name)
     cluster.forget(eviction.uid)
-    fresh = msgspec.structs.replace(old, uid=f"{old.uid}+{number + 1}", node="", phase="Pending", gpu_groups=[])
+    fresh = msgspec.structs.replace(old, uid=f"{old.uid}+{number + 1}", node="", phase="Pending", ready=False, gpu_groups=[])
     pods[fresh.uid] = fresh
     cluster.apply(fresh)

@@ -148,10 +148,14 @@ class PodRecord(Message, frozen=True, kw_only=True, tag="pod.v1"):
     """Condition PodScheduled is True."""
     condition_message: str = ""
     """Message of the condition PodScheduled; empty where the condition has no time of its transition."""
+    ready: bool = False
+    """It runs, and its condition Ready is not False or Unknown."""
     gated: bool = False
     """Has scheduling gates."""
     priority: int | None = None
     priority_class: str = ""
+    preemption_policy: str = ""
+    """Never: it evicts nobody. Empty: as its priority class says."""
     requests: Resources = {}
     """What the scheduler counts: max of init and running containers, sidecars, overhead. Without ``pods``."""
     container_requests: list[ContainerRequest] = []
@@ -219,6 +223,8 @@ class QueueRecord(Message, frozen=True, kw_only=True, tag="queue.v1"):
     preempt_min_runtime: float | None = None
     """Seconds; None: inherited."""
     reclaim_min_runtime: float | None = None
+    ignore_budgets: bool = False
+    """Its pods are evicted even where a PodDisruptionBudget forbids it (annotation ``shoal.dev/ignore-budgets``)."""
     error: str = ""
 
 
@@ -290,6 +296,33 @@ class PriorityClassRecord(Message, frozen=True, kw_only=True, tag="priorityclass
     name: str
     value: int = 0
     global_default: bool = False
+    preemption_policy: str = ""
+    """Never: its pods evict nobody."""
+
+
+class PdbRecord(Message, frozen=True, kw_only=True, tag="pdb.v1"):
+    """A PodDisruptionBudget (policy/v1)."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    selector: Selector | None = None
+    """None matches no pod, an empty one all pods of the namespace."""
+    min_available: str = ""
+    max_unavailable: str = ""
+    """As written: a count or a percentage; empty: not given."""
+    unhealthy_policy: str = ""
+    """unhealthyPodEvictionPolicy; empty: IfHealthyBudget."""
+    observed: bool = False
+    """The status below is that of the present spec; the API evicts no pod of a budget until it is."""
+    disruptions_allowed: int = 0
+    current_healthy: int = 0
+    desired_healthy: int = 0
+    expected_pods: int = 0
+    disrupted: list[str] = []
+    """Names of pods whose eviction the API has granted and the budget's controller has not seen yet: ``disruptions_allowed``
+    is without them."""
 
 
 class TopologyLevel(Part, frozen=True, kw_only=True):
@@ -348,6 +381,7 @@ StateMessage = (
     | GroupRecord
     | PriorityClassRecord
     | TopologyRecord
+    | PdbRecord
     | ObjectRecord
     | GpuGroupRecord
     | SyncMark

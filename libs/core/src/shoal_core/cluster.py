@@ -103,19 +103,19 @@ class Cluster(Room):
             case state.PodRecord():
                 self._pod(record)
             case state.NodeRecord():
-                if self._in_pool(record.labels):
+                if self.settings.in_pool(record.labels):
                     self._node(record)
                 else:
                     self.remove("node", "", record.name)
             case state.GroupRecord():
-                if self._in_pool(record.labels):
+                if self.settings.in_pool(record.labels):
                     self.elsewhere.discard((record.namespace, record.name))
                     self._group(record)
                 else:
                     self.remove("group", record.namespace, record.name)
                     self.elsewhere.add((record.namespace, record.name))
             case state.QueueRecord():
-                if not self._in_pool(record.labels):
+                if not self.settings.in_pool(record.labels):
                     self.remove("queue", "", record.name)
                 elif self._queue_records.get(record.name) != record:
                     self._queue_records[record.name] = record
@@ -125,15 +125,13 @@ class Cluster(Room):
                 self._reprioritise()
             case state.TopologyRecord():
                 self.topologies[record.name] = record
+            case state.PdbRecord():
+                self.disruptions.put(record)
             case state.ObjectRecord():
                 self._object(record)
             case _:
                 return
         self.changes += 1
-
-    def _in_pool(self, tags: dict[str, str]) -> bool:
-        label, pool = self.settings.pool_label, self.settings.pool
-        return not label or (tags.get(label) == pool if pool else label not in tags)
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         """An object that is gone; ``kind`` as in the state plane's subjects."""
@@ -164,6 +162,8 @@ class Cluster(Room):
                 self._reprioritise()
             case "topology":
                 self.topologies.pop(name, None)
+            case "pdb":
+                self.disruptions.remove(namespace, name)
             case "nrt":
                 self.numa.remove(name)
             case _:
@@ -201,6 +201,7 @@ class Cluster(Room):
         """Count the pod as being released until the API shows it, or ``forget``."""
         self.going.add(uid)
         if pod := self.pods.get(uid):
+            self.disruptions.goes(pod)
             self._settle(pod)
         self.changes += 1
 
@@ -209,6 +210,7 @@ class Cluster(Room):
         known = self.assumed.pop(uid, None) is not None
         if uid in self.going:
             self.going.discard(uid)
+            self.disruptions.stays(uid)
             known = True
         if known and (pod := self.pods.get(uid)):
             self._settle(pod)
@@ -315,8 +317,9 @@ class Cluster(Room):
                 self._claiming.add(record.uid)
             if record.group and ours:
                 self._join(old)
+            self.disruptions.join(old, record.uid in self.going)
         else:
-            old.record = record
+            self.disruptions.changed(old, record)
         if old.job is not None and (record.error or old.job.unsound):
             if record.error:
                 old.job.unsound[record.uid] = old
@@ -478,6 +481,7 @@ class Cluster(Room):
                 self.waiting.pop(key, None)
                 self.doubtful.discard(key)
         del self.pods[uid]
+        self.disruptions.leave(pod)
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
         for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding, self.legacy_mig):
             known.discard(uid)
@@ -559,6 +563,7 @@ class Cluster(Room):
     def open(self, now: float) -> None:
         """A cycle begins: what depends on the time is brought up to date."""
         self.now = now
+        self.disruptions.pass_time(now)
         for uid in self.deleting:
             self._settle(self.pods[uid])
         if self._shapes.renew() or len(self.demands) > MOST_DEMANDS:
@@ -574,14 +579,7 @@ class Cluster(Room):
                     self.given[uid] = given
                 self._pod(record)
         if not self.numa.empty:
-            running: dict[str, list[tuple]] = {}
-            for name, uids in self.by_node.items():
-                for uid in uids:
-                    pod = self.pods[uid]
-                    pod.zones = self.numa.recorded(name, pod.record)
-                    if pod.status not in (RELEASING, STUCK):
-                        running.setdefault(name, []).append(self.numa.written(name, pod.record))
-            self.numa.open(running)
+            self.numa.renew(self.by_node, self.pods)
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""

@@ -76,6 +76,10 @@ def read(
         consolidating_reclaim=bool(params.get("allowConsolidatingReclaim", True)),
         staleness_grace=_flag(params, "globalDefaultStalenessGracePeriod", Settings.staleness_grace * NANO) / NANO,
         stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
+        evictions_per_owner=_part(config.get("evictionsPerOwner"), "evictionsPerOwner", Settings.evictions_per_owner),
+        evictions_per_cycle=max(0, int(_count(config.get("evictionsPerCycle") or 0, "evictionsPerCycle")))
+        if "evictionsPerCycle" in config
+        else Settings.evictions_per_cycle,
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
         csi_storage=bool(params.get("scheduleCSIStorage", False)),
         compatibility=_compatibility(config.get("compatibility", params.get("compatibility"))),
@@ -100,6 +104,17 @@ def _count(value: object, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadConfiguration(f"{path}: {str(value)[:64]!r} is no number")
     return value
+
+
+def _part(value: object, path: str, default: float) -> float:
+    """A part as a percentage (``25%``) or a number from 0 to 1."""
+    if value is None:
+        return default
+    text = str(value)
+    found = _number(text.removesuffix("%"), math.nan) / (100.0 if text.endswith("%") else 1.0)
+    if isinstance(value, bool) or not 0.0 <= found <= 1.0:
+        raise BadConfiguration(f"{path}: {text[:64]!r} is no part: write a percentage such as 25%, or 0 for no bound")
+    return found
 
 
 def _flag(params: Mapping[str, Any], name: str, default: float) -> float:

@@ -13,7 +13,7 @@ from shoal_core.actions.reclaim import Reclaim
 from shoal_core.actions.stale import evict_stale
 from shoal_core.cluster import Cluster
 from shoal_core.order.jobs import Sorted
-from shoal_core.placement.walk import Walk
+from shoal_core.placement.walk import Failure, Walk
 from shoal_core.protection import delayed_until
 from shoal_core.results import CycleResult, QueueShare, Waiting
 from shoal_core.rows import Job
@@ -43,7 +43,7 @@ def cycle(cluster: Cluster, *, now: float = 0.0, settings: Settings | None = Non
 
 def _same_until(cluster: Cluster, now: float) -> float:
     """Until when a cycle on an unchanged cluster would come to the same."""
-    if cluster.deleting or cluster.doubtful or cluster.tried or not cluster.numa.empty:
+    if cluster.deleting or cluster.doubtful or cluster.tried or cluster.disruptions.waits or not cluster.numa.empty:
         return 0.0
     found = float("inf")
     for key in cluster.waiting:
@@ -149,6 +149,10 @@ def _wrong(session: Session, job: Job) -> tuple[str, str] | None:
 def _why(session: Session, job: Job, tried: bool) -> Waiting:
     failure, record = session.why.get(job.key), job.record
     assert record is not None
+    if (hindered := session.hindered.get(job.key)) is not None:
+        found = failure or Failure("Unschedulable", "no room was found", {})
+        details = found.details | ({"budgets": dict(hindered.budgets)} if hindered.budgets else {})
+        failure = Failure(found.code, f"{found.message}; {hindered.message}", details)
     uids = reasons.waiting_uids(job)
     until = delayed_until(job)
     if until > session.now:

@@ -185,10 +185,11 @@ def next_pods(member: Member, real: bool) -> list[Pod]:
 
 
 class Remaining:
-    """The active pods of a gang without those that were taken already: counts for the choice of the next victims."""
+    """The active pods of a gang without those that were taken already: counts for the choice of the next victims, of which
+    those ``kept`` are none."""
 
-    def __init__(self, root: SubGroupSet, taken: frozenset[str] = frozenset()) -> None:
-        self.root, self.taken = root, taken
+    def __init__(self, root: SubGroupSet, taken: frozenset[str] = frozenset(), kept: frozenset[str] = frozenset()) -> None:
+        self.root, self.taken, self.kept = root, taken, kept
 
     def pods(self, leaf: PodSet) -> list[Pod]:
         """What is left of a leaf, in task order."""
@@ -217,19 +218,30 @@ class Remaining:
                 if isinstance(child, SubGroupSet):
                     if found := self._elastic(child):
                         return found
-                elif self._count(child) > child.minimum:
-                    return self.pods(child)[-1:]
+                elif self._count(child) > child.minimum and (found := self._last(child)):
+                    return found
         if member.minimum < count:
             for child in ordered:
-                if found := [p for leaf in leaves(child) for p in self.pods(leaf)]:
+                found = [p for leaf in leaves(child) for p in self.pods(leaf)]
+                if found and self._free(found):
                     return found
         return []
+
+    def _last(self, leaf: PodSet) -> list[Pod]:
+        """The pod of a leaf that goes first, if any may."""
+        pods = self.pods(leaf)
+        return pods[-1:] if not self.kept else [p for p in pods if p.uid not in self.kept][-1:]
+
+    def _free(self, pods: list[Pod]) -> bool:
+        return not self.kept or all(p.uid not in self.kept for p in pods)
 
     def next_victims(self) -> tuple[list[Pod], bool]:
         """(pods that go together next, whether others stay): surplus pods one by one, a surplus member, then all
         (policy spec 1.7)."""
         everything = [p for leaf in leaves(self.root) for p in self.pods(leaf)]
         found = self._elastic(self.root) or everything
+        if not self._free(found):
+            return [], False
         return found, len(found) < len(everything)
 
     def elasticity(self) -> int:

@@ -86,6 +86,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Hindrance:
+    """What keeps victims from going that would make room for a waiting group."""
+
+    message: str
+    budgets: Mapping[str, int] = field(default_factory=dict)
+    """PodDisruptionBudget (``namespace/name``) -> so many more disruptions it would have to allow."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueShare:
     """A queue after the cycle; each tuple is CPU (millicores), memory (bytes), GPUs."""
 

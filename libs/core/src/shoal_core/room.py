@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from shoal_core.disruptions import Disruptions
 from shoal_core.kernels.charge import LEAVES, RUNS, WILL
 from shoal_core.nodes import Nodes
 from shoal_core.placement.claims import Claims
@@ -22,6 +23,7 @@ class Room:
         self.nodes = Nodes()
         self.claims = Claims(settings.queue_label)
         self.pods: dict[str, Pod] = {}
+        self.disruptions = Disruptions(self.pods)
         self.by_node: dict[str, dict[str, None]] = {}
         """Node name -> uids of what is charged there."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from shoal_core.cluster import Cluster
 from shoal_core.nodes import Saved
 from shoal_core.placement.claim import Token
-from shoal_core.results import CycleResult, Eviction, Gang, Placed
+from shoal_core.results import CycleResult, Eviction, Gang, Hindrance, Placed
 from shoal_core.rows import NOTHING, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
@@ -86,6 +86,8 @@ class Session:
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
+        self.hindered: dict[Key, Hindrance] = {}
+        """Which budgets keep the victims of a group that waits."""
         self.unfinished: list[tuple[str, str]] = []
         """Groups whose search used up its work."""
         self.stale_since: dict[tuple[str, str], float] = cluster.stale_since
@@ -360,6 +362,7 @@ class Session:
             if uid in self.later:
                 continue
             if uid not in self.cluster.going:
+                self.cluster.disruptions.goes(change.pod)
                 self.cluster.going.add(uid)
                 found = evictions[uid]
                 self.result.evictions.append(found)

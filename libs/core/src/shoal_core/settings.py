@@ -75,6 +75,10 @@ class Settings:
     staleness_grace: float = 60.0
     stuck_after: float = 120.0
     """A pod that is being deleted for longer than this gives nothing back."""
+    evictions_per_owner: float = 0.25
+    """This part of the pods of a serving owner (a ReplicaSet, say), and at least one, may be going at a time; 0: any."""
+    evictions_per_cycle: int = 100
+    """A cycle that has evicted so many looks for no more victims: the next one goes on; 0: any number."""
     restrict_nodes: bool = False
     csi_storage: bool = False
     """Volumes that are promised count against the capacity that drivers report (schedule-csi-storage)."""
@@ -89,3 +93,8 @@ class Settings:
     def kai_0_17(self) -> bool:
         """Whether oddities of KAI-Scheduler v0.17 are kept."""
         return self.compatibility == KAI_0_17
+
+    def in_pool(self, tags: Mapping[str, str]) -> bool:
+        """Whether an object with these labels belongs to the node pool."""
+        label, pool = self.pool_label, self.pool
+        return not label or (tags.get(label) == pool if pool else label not in tags)

@@ -38,6 +38,7 @@ SHARDS = Resource("SchedulingShard", "/apis/kai.scheduler/v1", "schedulingshards
 CONFIGS = Resource("Config", "/apis/kai.scheduler/v1", "configs", namespaced=False)
 DEPLOYMENTS = Resource("Deployment", "/apis/apps/v1", "deployments")
 PRIORITY_CLASSES = Resource("PriorityClass", "/apis/scheduling.k8s.io/v1", "priorityclasses", namespaced=False)
+DISRUPTION_BUDGETS = Resource("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets")
 LEASES = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases")
 CLAIMS = Resource("ResourceClaim", "/apis/resource.k8s.io/v1", "resourceclaims")
 SLICES = Resource("ResourceSlice", "/apis/resource.k8s.io/v1", "resourceslices", namespaced=False)

@@ -22,6 +22,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("scheduling.run.ai", ["queues", "podgroups"], ["list", "watch"]),
         _rule("kai.scheduler", ["topologies"], ["list", "watch"]),
         _rule("scheduling.k8s.io", ["priorityclasses"], ["list", "watch"]),
+        _rule("policy", ["poddisruptionbudgets"], ["list", "watch"]),
         _rule("resource.k8s.io", ["resourceclaims", "resourceslices", "deviceclasses"], ["list", "watch"]),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
         _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),

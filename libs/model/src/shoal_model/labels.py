@@ -55,6 +55,8 @@ EPOCH = "shoal.dev/epoch"
 GIVEN_UP = "shoal.dev/given-up-decision"
 """scheduler, on a pod: the decision that must no longer take effect."""
 TRACE = "shoal.dev/trace"
+IGNORE_BUDGETS = "shoal.dev/ignore-budgets"
+"""User, on a Queue: "true": its pods are evicted even where a PodDisruptionBudget forbids it."""
 
 KUBEFLOW_ROLE = "training.kubeflow.org/job-role"
 RAY_NODE_TYPE = "ray.io/node-type"

@@ -126,12 +126,14 @@ def pod(found: objects.Pod) -> state.PodRecord:
     except BadQuantity as problem:
         error = f"spec.{problem}"
     shared, wrong = gpu.request(notes, spec)
-    scheduled, message = False, ""
+    scheduled, message, ready = False, "", status.phase == "Running"
     for condition in status.conditions or ():
         if condition.type == "PodScheduled":
             scheduled = condition.status == "True"
             # Without a time it is the API server's, of a pod with gates: nobody has written why it waits.
             message = condition.message if condition.last_transition_time else ""
+        elif condition.type == "Ready":
+            ready = ready and condition.status == "True"
     return state.PodRecord(
         namespace=meta.namespace,
         name=meta.name,
@@ -150,9 +152,11 @@ def pod(found: objects.Pod) -> state.PodRecord:
         phase=status.phase,
         scheduled=scheduled,
         condition_message=message,
+        ready=ready,
         gated=bool(spec.scheduling_gates),
         priority=spec.priority,
         priority_class=spec.priority_class_name,
+        preemption_policy=spec.preemption_policy or "",
         requests=requests,
         container_requests=each,
         container=only,
@@ -253,6 +257,7 @@ def queue(found: objects.Queue) -> state.QueueRecord:
         memory=_queue_resource(resources.memory),
         preempt_min_runtime=_duration(spec.preempt_min_runtime, "spec.preemptMinRuntime", problems),
         reclaim_min_runtime=_duration(spec.reclaim_min_runtime, "spec.reclaimMinRuntime", problems),
+        ignore_budgets=(meta.annotations or {}).get(labels.IGNORE_BUDGETS) == "true",
         error="; ".join(problems),
     )
 
@@ -317,7 +322,12 @@ def group(found: objects.PodGroup) -> state.GroupRecord:
 
 def priority_class(found: objects.PriorityClass) -> state.PriorityClassRecord:
     """A PriorityClass's record."""
-    return state.PriorityClassRecord(name=found.metadata.name, value=found.value, global_default=found.global_default)
+    return state.PriorityClassRecord(
+        name=found.metadata.name,
+        value=found.value,
+        global_default=found.global_default,
+        preemption_policy=found.preemption_policy or "",
+    )
 
 
 def topology(found: objects.Topology) -> state.TopologyRecord:
@@ -328,6 +338,27 @@ def topology(found: objects.Topology) -> state.TopologyRecord:
     )
 
 
+def disruption_budget(found: objects.PodDisruptionBudget) -> state.PdbRecord:
+    """A PodDisruptionBudget's record. A selector that the API would refuse matches nothing, as in the API."""
+    meta, spec, status = found.metadata, found.spec, found.status or objects.BudgetStatus()
+    return state.PdbRecord(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        selector=selector(spec.selector),
+        min_available="" if spec.min_available is None else str(spec.min_available),
+        max_unavailable="" if spec.max_unavailable is None else str(spec.max_unavailable),
+        unhealthy_policy=spec.unhealthy_pod_eviction_policy or "",
+        observed=found.status is not None and status.observed_generation >= meta.generation,
+        disruptions_allowed=status.disruptions_allowed,
+        current_healthy=status.current_healthy,
+        desired_healthy=status.desired_healthy,
+        expected_pods=status.expected_pods,
+        disrupted=sorted(status.disrupted_pods or ()),
+    )
+
+
 TYPES: dict[str, tuple[type, Callable[..., Record]]] = {
     "Pod": (objects.Pod, pod),
     "Node": (objects.Node, node),
@@ -335,6 +366,7 @@ TYPES: dict[str, tuple[type, Callable[..., Record]]] = {
     "PodGroup": (objects.PodGroup, group),
     "PriorityClass": (objects.PriorityClass, priority_class),
     "Topology": (objects.Topology, topology),
+    "PodDisruptionBudget": (objects.PodDisruptionBudget, disruption_budget),
 }
 """Kubernetes kind -> (its type, its normaliser)."""
 

@@ -33,6 +33,7 @@ class Meta(Obj):
     resource_version: str = ""
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    generation: int = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[OwnerReference] | None = None
@@ -194,6 +195,7 @@ class PodSpec(Obj):
     node_name: str = ""
     priority: int | None = None
     priority_class_name: str = ""
+    preemption_policy: str | None = None
     containers: list[Container] = []
     init_containers: list[Container] | None = None
     overhead: Quantities | None = None
@@ -370,6 +372,35 @@ class PriorityClass(Obj):
     metadata: Meta = msgspec.field(default_factory=Meta)
     value: int = 0
     global_default: bool = False
+    preemption_policy: str | None = None
+
+
+class BudgetSpec(Obj):
+    """A PodDisruptionBudget's spec."""
+
+    selector: LabelSelector | None = None
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+    unhealthy_pod_eviction_policy: str | None = None
+
+
+class BudgetStatus(Obj):
+    """A PodDisruptionBudget's status."""
+
+    observed_generation: int = 0
+    disruptions_allowed: int = 0
+    current_healthy: int = 0
+    desired_healthy: int = 0
+    expected_pods: int = 0
+    disrupted_pods: dict[str, Any] | None = None
+
+
+class PodDisruptionBudget(Obj):
+    """policy/v1 PodDisruptionBudget."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: BudgetSpec = msgspec.field(default_factory=BudgetSpec)
+    status: BudgetStatus | None = None
 
 
 class Level(Obj):

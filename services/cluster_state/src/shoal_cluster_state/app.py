@@ -35,6 +35,7 @@ KINDS: dict[str, Resource] = {
     "topology": resources.TOPOLOGIES,
     "group": resources.POD_GROUPS,
     "pod": resources.PODS,
+    "pdb": resources.DISRUPTION_BUDGETS,
     "claim": resources.CLAIMS,
     "slice": resources.SLICES,
     "deviceclass": resources.DEVICE_CLASSES,

@@ -50,7 +50,7 @@ class Consolidate(Evicting):
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """Every other preemptible job that runs."""
-        return Victims(self.running, self.running.queues, self.session.total, lambda v: v is not job)
+        return Victims(self.running, self.running.queues, self.session.total, self.allowed(lambda v: v is not job))
 
     def among(self, job: Job) -> Hashable:
         """All that runs, but the job itself."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
-from shoal_core.results import Eviction
+from shoal_core.results import Eviction, Hindrance
 from shoal_core.rows import Job, Key, Pod, Vector
+from shoal_core.search.guard import guard_of
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
@@ -33,6 +34,9 @@ class Evicting:
         """Work of searches that found nothing."""
         self._looks = Looks(session, walk, pending)
         self._tapes: dict[Hashable, Tape] = {}
+        self._guard = guard_of(session)
+        self._hindrances: dict[str, Hindrance] = {}
+        """By scope: why the job that failed last found no victims."""
 
     # what the actions differ in
 
@@ -84,6 +88,7 @@ class Evicting:
         """Try every job once, in order."""
         session, budgets = self.session, self.session.settings.budgets
         began = session.units
+        most = session.settings.evictions_per_cycle
         action = budgets.action.get(self.name, budgets.action.get("default", 0))
         order = Serving(
             [j for j in jobs if self._loaded(j)],
@@ -98,6 +103,7 @@ class Evicting:
                 continue
             left = action - (session.units - began) if action else None
             spent = left is not None and left <= 0 and not budgets.job_minimum
+            spent = spent or 0 < most <= len(session.result.evictions)
             if spent or (budgets.fruitless and self._fruitless >= budgets.fruitless):
                 # The next cycle goes on with those that had no turn.
                 session.cluster.tried[self.name] = tried | failed
@@ -120,36 +126,70 @@ class Evicting:
             return
         scope = self.scope(job)
         if session.settings.signatures and self._failures.hopeless(scope, job):
+            if (why := self._hindrances.get(scope)) is not None:
+                session.hindered.setdefault(job.key, why)
             return
         found = None
         if may and not any(self.walk.refused(t) for t in tasks):
             self.prepare(job, chunk)
             self.pending.settle()
-            search = Search(
-                session, self.walk, job, self.pending, lambda: self._tape(job, chunk), self.validate, bounds,
-                self._looks, self.most, self.running.spread(self.sources(job)),
-            )  # fmt: skip
-            before, units = job.active, session.units
-            found = search.run() if self.worth(job, chunk) else None
-            if found is not None and not (gang_is_whole(job) and job.active > before):
-                session.rollback(0)
-                found = None
-            if found is None:
-                self._fruitless += session.units - units
-            if found is None and search.reason == STOPPED:
+            found, stopped = self._search(job, chunk, bounds)
+            if stopped:
                 session.unfinished.append(job.key)
                 return
         if found is None:
             if session.settings.signatures:
                 self._failures.failed(scope, job)
+            self._explain(job, chunk, bounds, scope)
             return
         self._commit(job, found)
+
+    def _search(self, job: Job, chunk: Vector, bounds: Bounds) -> tuple[Scenario | None, bool]:
+        """(the scenario that lets the job's next pods start, left simulated; whether its work was used up before)."""
+        session, before, units = self.session, job.active, self.session.units
+        if not self.worth(job, chunk):
+            return None, False
+        search = Search(
+            session, self.walk, job, self.pending, lambda: self._tape(job, chunk), self.validate, bounds,
+            self._looks, self.most, self.running.spread(self.sources(job)), self._guard,
+        )  # fmt: skip
+        found = search.run()
+        if found is not None and not (gang_is_whole(job) and job.active > before and self._fits()):
+            session.rollback(0)
+            found = None
+        if found is None:
+            self._fruitless += session.units - units
+        return found, found is None and search.reason == STOPPED
+
+    def _fits(self) -> bool:
+        """Whether budgets let all go that the simulation evicted."""
+        return self._guard is None or self._guard.fits(c.pod for c in self.session.evicted())
+
+    def allowed(self, may: Callable[[Job], bool]) -> Callable[[Job], bool]:
+        """The candidates of which budgets let anything go."""
+        guard = self._guard
+        return may if guard is None else lambda job: may(job) and guard.may(job)
+
+    def _explain(self, job: Job, chunk: Vector, bounds: Bounds, scope: str) -> None:
+        """Say which budgets keep the victims that would make room, if any do: search once more as if there were none."""
+        guard, known = self._guard, self.session.hindered
+        if guard is None or not guard.hindered or job.key in known:
+            return
+        tapes, self._tapes, self._guard = self._tapes, {}, None
+        try:
+            found, _ = self._search(job, chunk, bounds)
+            why = guard.hindrance(c.pod for c in self.session.evicted()) if found is not None else None
+            self.session.rollback(0)
+        finally:
+            self._tapes, self._guard = tapes, guard
+        if why is not None:
+            known[job.key] = self._hindrances[scope] = why
 
     def _tape(self, job: Job, chunk: Vector) -> Tape:
         key = self.among(job)
         found = self._tapes.get(key)
         if found is None:
-            found = self._tapes[key] = Tape(lambda: self.victims(job, chunk))
+            found = self._tapes[key] = Tape(lambda: self.victims(job, chunk), self._guard)
         return found
 
     def _commit(self, job: Job, found: Scenario) -> None:
@@ -169,6 +209,8 @@ class Evicting:
         session.commit_victims(evictions)
         self._looks.forget()
         self._tapes.clear()
+        if self._guard is not None:
+            self._guard.forget()
         if any(not pod.node_name or pod.uid in session.bound for pod in gone):
             self._pass_on(job)
         for key in {id(p.job): p.job for p in gone}.values():

@@ -45,7 +45,7 @@ class Preempt(Evicting):
             self.running,
             [job.queue.name],
             self.session.total,
-            lambda v: v is not job and v.priority < priority and runtime.may(v),
+            self.allowed(lambda v: v is not job and v.priority < priority and runtime.may(v)),
         )
 
     def among(self, job: Job) -> Hashable:

@@ -72,7 +72,7 @@ class Reclaim(Evicting):
 
     def victims(self, job: Job, chunk: Vector) -> Victims:
         """Jobs of queues that may lose something."""
-        return Victims(self.running, self._from, self.session.total, self._runtime.may)
+        return Victims(self.running, self._from, self.session.total, self.allowed(self._runtime.may))
 
     def among(self, job: Job) -> Hashable:
         """The queues, and who asks: on that depends what is protected."""

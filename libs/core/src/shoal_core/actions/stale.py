@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
+from shoal_core.search.guard import guard_of
 from shoal_core.session import Session
 from shoal_core.settings import STALE
 from shoal_core.status import ACTIVE
@@ -17,7 +18,7 @@ def is_stale(job: Job) -> bool:
 
 def evict_stale(session: Session) -> None:
     """Mark gangs that lost members, clear those that are whole, evict those whose grace is over."""
-    cluster = session.cluster
+    cluster, guard, most = session.cluster, guard_of(session), session.settings.evictions_per_cycle
     for key in sorted(cluster.doubtful):
         job = cluster.jobs.get(key)
         if job is None or job.record is None:
@@ -34,6 +35,9 @@ def evict_stale(session: Session) -> None:
         if grace < 0 or session.now - since < grace:
             continue
         pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
+        if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
+            # It goes whole, once its budgets allow it.
+            continue
         short = ", ".join(f"{x.name} has {x.used} of {x.minimum}" for x in job.leaf_list if x.used < x.minimum)
         evictions: dict[str, Eviction] = {}
         for pod in pods:
@@ -44,3 +48,5 @@ def evict_stale(session: Session) -> None:
                 size=len(pods), details={"rule": STALE},
             )  # fmt: skip
         session.commit_victims(evictions)
+        if guard is not None:
+            guard.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal_contracts.state import PodRecord
 from shoal_core.placement.numa_zones import (
@@ -22,7 +22,11 @@ from shoal_core.placement.numa_zones import (
     record,
     topology,
 )
+from shoal_core.status import RELEASING, STUCK
 from shoal_model.labels import NUMA_OBSERVED, NUMA_PREDICTED
+
+if TYPE_CHECKING:
+    from shoal_core.rows import Pod
 
 Placement = tuple[tuple[int, tuple[tuple[str, float], ...]], ...]
 """((zone index, ((resource, amount), ...)), ...), by zone index and then by resource."""
@@ -152,6 +156,17 @@ class Ledger:
     def empty(self) -> bool:
         """No node reports zones."""
         return not self._nodes
+
+    def renew(self, by_node: Mapping[str, Iterable[str]], pods: Mapping[str, Pod]) -> None:
+        """Start a cycle with these pods (uids by node): each learns its zones."""
+        running: dict[str, list[Placement]] = {}
+        for name, uids in by_node.items():
+            for uid in uids:
+                pod = pods[uid]
+                pod.zones = self.recorded(name, pod.record)
+                if pod.status not in (RELEASING, STUCK):
+                    running.setdefault(name, []).append(self.written(name, pod.record))
+        self.open(running)
 
     def open(self, running: Mapping[str, Iterable[Placement]]) -> None:
         """Start a cycle: what is available where these records of running pods hold."""

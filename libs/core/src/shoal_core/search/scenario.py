@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoal_core.gang import Remaining
 from shoal_core.order.jobs import Victims, View
 from shoal_core.rows import Job, Pod
 from shoal_core.search.tape import Tape
@@ -67,7 +66,7 @@ class Accumulator:
             mine = {p.record.uid for p in pods}
             if mine & self.recorded:
                 taken = view.taken | (self.recorded & job.pods.keys())
-                if Remaining(job.root, taken).next_victims()[0]:
+                if self._tape.next_victims(view, taken)[0]:
                     self._push(job, taken)
                 continue
             if more:
@@ -84,7 +83,7 @@ class Accumulator:
             self._at += 1
             return self._tape.get(self._at - 1)
         view = self._victims.pop()
-        return None if view is None else (view, *Remaining(view.job.root, view.taken).next_victims())
+        return None if view is None else (view, *self._tape.next_victims(view))
 
     def _push(self, job: Job, taken: frozenset[str]) -> None:
         if self._victims is None:

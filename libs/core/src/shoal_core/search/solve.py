@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from shoal_core.queues import UNBOUNDED
 from shoal_core.rows import REGULAR, Job, Pod, total_request
 from shoal_core.search.filters import Filters
 from shoal_core.search.generators import GENERATORS, PLUGIN_OF
+from shoal_core.search.guard import Guard
 from shoal_core.search.likeness import Likeness, Looks, has_topology
 from shoal_core.search.scenario import Accumulator, Batch
 from shoal_core.search.tape import Tape
@@ -62,10 +63,11 @@ class Search:
         looks: Looks,
         most: int = -1,
         spread: bool = True,
+        guard: Guard | None = None,
     ) -> None:
         self.session, self.walk, self.job = session, walk, job
         self._pending, self._tape, self._validate, self._bounds, self._most = pending, tape, validate, bounds, most
-        self._looks = looks
+        self._looks, self._guard = looks, guard
         self._kai_0_17 = session.settings.kai_0_17
         """Undoing a simulation leaves traces then (Session.rollback): no simulation may be left out."""
         self._spread = spread
@@ -195,7 +197,7 @@ class Search:
         comparable = (
             not self._kai_0_17 and self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
         )
-        for chosen in generator(self, accumulator, tasks):
+        for chosen in self._allowed(generator(self, accumulator, tasks)):
             if self._over() or self._hopeless(self.session.units - began):
                 return None
             mark = (pending, recorded, frozenset(p.record.uid for b in chosen for p in b.pods))
@@ -216,6 +218,13 @@ class Search:
                         self._in_vain[look] = self.session.units - before
             self._failed.add(mark)
         return None
+
+    def _allowed(self, found: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """The victims that budgets let go together."""
+        if self._guard is None:
+            return found
+        guard, recorded = self._guard, self.recorded
+        return (part for chosen in found for part in (guard.choices(recorded, chosen) if chosen else (chosen,)))
 
     def _key(self, tasks: list[Pod]) -> JobKey:
         """Order of the probe in its queue: the job with no more pods than the probe has."""
