@@ -48,6 +48,8 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("gpu-reservation", "coordination.k8s.io", "leases"): ("get", "delete"),
     # Groups that somebody else changes at the same time, pods that can't be grouped.
     ("pod-grouper", "", "events"): ("create",),
+    # Owners whose kinds are not installed here.
+    **{("pod-grouper", group, kind): ("get",) for group, kinds in access.OWNERS.items() if "." in group for kind in kinds},
     ("pod-grouper", "", "pods"): ("get", "patch"),
     ("pod-grouper", "scheduling.run.ai", "podgroups"): ("get", "patch"),
     # Decisions that are given up: the pod is looked at, and its version raised.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal_contracts.state import GroupRecord, OwnerRef, PodRecord, PriorityClassRecord
-from shoal_grouping import CantGroup, Case, Owner, changes, concerns, decode_owner, group_of
+from shoal_grouping import CantGroup, Case, Owner, changes, concerns, decode_owner, given_by_user, group_of
 from shoal_model import labels
 
 CLASSES = {name: PriorityClassRecord(name=name, value=1) for name in ("train", "build", "inference", "vip")}
@@ -39,11 +39,67 @@ def wanted(of: Case):
         ({"scheduler_name": "default-scheduler"}, False),
         ({"annotations": {labels.SKIP_GROUPER: "true"}}, False),
         ({"group": "made-by-hand"}, False),
+        ({"group": "pg-p-u-p"}, True),
         ({"group": "g", "owners": [OwnerRef(api_version="batch/v1", type="Job", name="j", uid="u")]}, True),
     ],
 )
 def test_which_pods_are_ours_to_group(fields: dict[str, object], expected: bool) -> None:
     assert concerns(pod(**fields), "kai-scheduler") is expected
+
+
+MADE = GroupRecord(
+    namespace="ns", name="x", annotations={labels.TOP_OWNER: "name: j\n"},
+    owners=[OwnerRef(api_version="batch/v1", type="Job", name="j", uid="u")],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "expected"),
+    [
+        ("", None, False),
+        ("mine", GroupRecord(namespace="ns", name="mine"), True),
+        ("pg-copied-0f0e0d0c-0b0a-0908-0706-050403020100", GroupRecord(namespace="ns", name="mine"), True),
+        ("mine", None, True),
+        ("mine", MADE, False),
+        ("mine", msgspec.structs.replace(MADE, owners=[]), True),
+        ("pg-job-0f0e0d0c-0b0a-0908-0706-050403020100", None, False),
+        ("pg-job-0f0e0d0c-0b0a-0908-0706-050403020100-group-1", None, False),
+    ],
+)
+def test_a_group_that_no_grouper_has_made_is_the_users(name: str, group: GroupRecord | None, expected: bool) -> None:
+    assert given_by_user(pod(group=name), group) is expected
+
+
+@pytest.mark.parametrize(
+    ("owner", "own", "expected"),
+    [
+        ({}, {}, ("train", "")),
+        ({labels.PRIORITY_CLASS: "superhigh"}, {}, ("train", "superhigh")),
+        ({labels.PRIORITY_CLASS: "superhigh"}, {labels.PRIORITY_CLASS: "vip"}, ("vip", "superhigh")),
+        ({labels.PRIORITY_CLASS: "vip"}, {labels.PRIORITY_CLASS: "superhigh"}, ("vip", "")),
+    ],
+)
+def test_a_priority_class_that_does_not_exist_is_noted(
+    owner: dict[str, str], own: dict[str, str], expected: tuple[str, str]
+) -> None:
+    found = wanted(case([replace(JOB, labels=owner)], labels=own))
+    assert (found.priority_class, found.missing_class) == expected
+
+
+def test_an_owner_that_only_passes_on_what_it_says_is_not_the_group() -> None:
+    flow = Owner("argoproj.io/v1alpha1", "Workflow", "w", "u-w", {labels.QUEUE: "a"}, {labels.MIN_MEMBER: "3"})
+    assert (wanted(case([flow])).name, wanted(case([flow])).queue) == ("pg-p-u-p", "a")
+    found = wanted(case([replace(JOB, labels={labels.QUEUE: "b"}), flow]))
+    assert (found.name, found.queue, found.min_member) == ("pg-job-u-job", "b", 3)
+    assert group_of(case([replace(flow, annotations={labels.SKIP_GROUPER: "true"})])) is None
+
+
+def test_a_kind_without_rules_of_its_own_is_grouped_by_its_labels() -> None:
+    tags = {labels.QUEUE: "team-a", labels.PRIORITY_CLASS: "build", labels.PREEMPTIBILITY: "non-preemptible"}
+    found = wanted(case([Owner("example.com/v1", "Widget", "w", "u-w", tags)], labels={labels.QUEUE: "other"}))
+    assert (found.name, found.queue, found.priority_class, found.preemptibility) == (
+        "pg-w-u-w", "team-a", "build", "non-preemptible",
+    )  # fmt: skip
 
 
 def test_a_bare_pod_is_a_group_of_its_own() -> None:

@@ -57,7 +57,7 @@ async def test_the_chain_goes_up_to_the_top() -> None:
     cron = {"name": "cron", "uid": "u-cron"}
     job = {"name": "job", "uid": "u-job", "ownerReferences": [reference("CronJob", "cron")]}
     owners, api, clock = reader({PATH: job, "/apis/batch/v1/namespaces/ns/cronjobs/cron": cron})
-    assert [o.kind for o in await owners.chain(pod(JOB))] == ["Job", "CronJob"]
+    assert [o.kind for o in (await owners.chain(pod(JOB)))[0]] == ["Job", "CronJob"]
     await owners.chain(pod(JOB))
     assert len(api.asked) == 2, "kept for a while"
     clock.at = KEEP + 1
@@ -67,14 +67,28 @@ async def test_the_chain_goes_up_to_the_top() -> None:
 
 async def test_a_bare_pod_has_none() -> None:
     owners, api, _ = reader({})
-    assert await owners.chain(pod()) == []
+    assert await owners.chain(pod()) == ([], None)
     assert api.asked == []
 
 
 async def test_the_chain_ends_below_what_may_not_be_read() -> None:
     job = {"name": "job", "uid": "u-job", "ownerReferences": [reference("Workflow", "w", "argo.io/v1")]}
-    owners, _, _ = reader({PATH: job, "/apis/argo.io/v1/namespaces/ns/workflows/w": None})
-    assert [o.kind for o in await owners.chain(pod(JOB))] == ["Job"]
+    owners, api, _ = reader({PATH: job, "/apis/argo.io/v1/namespaces/ns/workflows/w": None})
+    for _ in range(2):
+        found, unread = await owners.chain(pod(JOB))
+        assert [o.kind for o in found] == ["Job"]
+        assert unread is not None
+        assert (unread.type, unread.name) == ("Workflow", "w")
+    assert len(api.asked) == 2, "that it may not be read is kept as well"
+
+
+async def test_what_is_forgotten_is_asked_for_again() -> None:
+    owners, api, _ = reader({PATH: {"name": "job", "uid": "u-job"}})
+    await owners.chain(pod(JOB))
+    api.objects[PATH]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    owners.forget(pod(JOB))
+    (found,), _ = await owners.chain(pod(JOB))
+    assert found.deleted
 
 
 @pytest.mark.parametrize(

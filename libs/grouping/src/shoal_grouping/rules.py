@@ -21,13 +21,16 @@ def queue(case: Case, owner: Owner) -> str:
     return f"{project}-{pool}" if pool else project
 
 
-def priority_class(case: Case, owners: list[Owner], fallback: str) -> str:
-    """The first that exists of: each owner's label, the pod's label, the pod's class. The fallback is not looked up."""
+def priority_class(case: Case, owners: list[Owner], fallback: str) -> tuple[str, str]:
+    """(the first that exists of: each owner's label, the pod's label, the pod's class; the first named before it that does
+    not exist). The fallback is not looked up."""
     named = [case.pod.labels.get(labels.PRIORITY_CLASS, ""), case.pod.priority_class]
+    missing = ""
     for candidate in [*(o.labels.get(labels.PRIORITY_CLASS, "") for o in owners), *named]:
         if candidate and candidate in case.priority_classes:
-            return candidate
-    return fallback
+            return candidate, missing
+        missing = missing or candidate
+    return fallback, missing
 
 
 def preemptibility(case: Case, owners: list[Owner]) -> str:
@@ -90,6 +93,7 @@ def default(
         notes[labels.USER] = user
     notes |= top.annotations
     notes.pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    chosen, missing = priority_class(case, chain, fallback)
     return Wanted(
         name=name or f"pg-{holder.name}-{holder.uid}",
         namespace=case.pod.namespace,
@@ -97,10 +101,11 @@ def default(
         labels=tags,
         annotations=notes,
         queue=queue(case, top),
-        priority_class=priority_class(case, chain, fallback),
+        priority_class=chosen,
         preemptibility=preemptibility(case, chain),
         preemption_delay=delay(case, chain, labels.PREEMPTION_DELAY, negative=False),
         staleness_grace=delay(case, chain, labels.STALENESS_GRACE, negative=True),
         min_member=min_member,
         topology=topology(top),
+        missing_class=missing,
     )

@@ -24,6 +24,8 @@ class Owner:
     uid: str
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
+    """It is being deleted."""
 
     @property
     def group(self) -> str:
@@ -52,6 +54,8 @@ class Wanted:
     staleness_grace: str = ""
     min_member: int = 1
     topology: dict[str, str] = field(default_factory=dict)
+    missing_class: str = ""
+    """A priority class that a label names and that does not exist: ``priority_class`` stands in for it."""
 
     def spec(self) -> dict[str, Any]:
         """spec of the PodGroup object."""

@@ -11,6 +11,34 @@ LEADER = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs
 EVENTS = [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]
 
 
+OWNERS: dict[str, list[str]] = {
+    "apps": ["deployments", "replicasets", "statefulsets"],
+    "batch": ["jobs", "cronjobs"],
+    "kubeflow.org": [
+        "jaxjobs", "mpijobs", "notebooks", "paddlejobs", "pytorchjobs", "scheduledworkflows", "tfjobs", "xgboostjobs",
+    ],
+    "trainer.kubeflow.org": ["trainjobs"],
+    "jobset.x-k8s.io": ["jobsets"],
+    "leaderworkerset.x-k8s.io": ["leaderworkersets"],
+    "ray.io": ["rayclusters", "rayjobs", "rayservices"],
+    "serving.knative.dev": ["configurations", "revisions", "services"],
+    "grove.io": ["podcliques", "podcliquescalinggroups", "podcliquesets", "podgangsets"],
+    "argoproj.io": ["workflows"],
+    "tekton.dev": ["pipelineruns", "taskruns"],
+    "kubevirt.io": ["virtualmachines", "virtualmachineinstances"],
+    "machinelearning.seldon.io": ["seldondeployments"],
+    "workspace.devfile.io": ["devworkspaces"],
+    "sparkoperator.k8s.io": ["sparkapplications"],
+    "egx.nvidia.io": ["spotrequests"],
+    "amlarc.azureml.com": ["amljobs"],
+    "run.ai": [
+        "distributedinferenceworkloads", "distributedworkloads", "inferenceworkloads", "interactiveworkloads", "runaijobs",
+        "trainingworkloads",
+    ],
+}  # fmt: skip
+"""API group -> resources that own pods, whose metadata pod-grouper reads: queue, priority and annotations of a workload."""
+
+
 def _rule(group: str, resources: list[str], verbs: list[str], names: list[str] | None = None) -> dict[str, Any]:
     rule: dict[str, Any] = {"apiGroups": [group], "resources": resources, "verbs": verbs}
     return rule | ({"resourceNames": names} if names else {})
@@ -30,8 +58,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
     "pod-grouper": [
         _rule("", ["pods"], ["get", "patch"]),
         _rule("scheduling.run.ai", ["podgroups"], ["get", "create", "patch"]),
-        _rule("apps", ["deployments", "replicasets", "statefulsets"], ["get"]),
-        _rule("batch", ["jobs", "cronjobs"], ["get"]),
+        *(_rule(group, resources, ["get"]) for group, resources in OWNERS.items()),
         *EVENTS,
     ],
     "queue-controller": [

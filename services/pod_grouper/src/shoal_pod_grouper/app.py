@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from shoal_contracts.state import GroupRecord, PodRecord, PriorityClassRecord
-from shoal_grouping import CantGroup, Case, Wanted, changes, concerns, group_of
+from shoal_contracts.state import GroupRecord, OwnerRef, PodRecord, PriorityClassRecord
+from shoal_grouping import CantGroup, Case, Wanted, changes, concerns, given_by_user, group_of
 from shoal_kube import AlreadyExists, Conflict, Kube, KubeConfig, KubeError, NotFound, Recorder, Ref
 from shoal_kube.resources import POD_GROUPS, PODS
 from shoal_model import labels
 from shoal_pod_grouper import metrics
-from shoal_pod_grouper.owners import Owners
+from shoal_pod_grouper.owners import Owners, plural
 from shoal_service import Common, Context, run
 from shoal_service.metrics import UNEXPECTED
 from shoal_service.mirror import mirror
 
 NAME = "pod-grouper"
 Key = tuple[str, str]
+SEEN_AFTER = 10.0
+"""Seconds after which the state plane shows a group that was made; else it is made once more."""
+GONE_AFTER = 1.0
+"""Seconds after which the pods of a group that is gone are looked at: mostly they go too, with their owner."""
+MOST_UNREAD = 10_000
+CLASS_AFTER = 5.0
+"""Seconds that a priority class may come later than the pod that names it."""
 
 
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +61,17 @@ class Service:
         """Pod -> monotonic time at which to look at it."""
         self._waits: dict[Key, float] = {}
         self._busy: set[Key] = set()
-        self._owner_locks: dict[str, asyncio.Lock] = {}
+        self._owner_locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        """Owner's uid -> its lock, and how many hold it or wait for it."""
+        self._made: dict[Key, float] = {}
+        """Groups that were made and are not seen yet -> monotonic time."""
+        self._group_of: dict[Key, Key] = {}
+        """Pod -> the group that it should be in."""
+        self._members: dict[Key, set[Key]] = {}
+        self._unread: set[str] = set()
+        """Uids of owners that may not be read, and were logged."""
+        self._classless: dict[Key, tuple[str, float]] = {}
+        """Pod -> the priority class that it names and that does not exist, and since when that is known."""
         self._news = asyncio.Event()
         self._current = asyncio.Event()
 
@@ -76,14 +95,15 @@ class Service:
                         self._due[key] = now
                 case GroupRecord() as group:
                     self._groups[group.namespace, group.name] = group
+                    self._made.pop((group.namespace, group.name), None)
                 case PriorityClassRecord() as found:
+                    if found.name not in self._classes:
+                        self._due |= {key: now for key, (name, _) in self._classless.items() if name == found.name}
                     self._classes[found.name] = found
                 case None if news.kind == "pod":
-                    self._pods.pop((news.names[0], news.names[1]), None)
-                    self._due.pop((news.names[0], news.names[1]), None)
-                    self._waits.pop((news.names[0], news.names[1]), None)
+                    self._pod_gone((news.names[0], news.names[1]))
                 case None if news.kind == "group":
-                    self._groups.pop((news.names[0], news.names[1]), None)
+                    self._group_gone((news.names[0], news.names[1]))
                 case None if news.kind == "priorityclass":
                     self._classes.pop(news.names[0], None)
                 case _:
@@ -92,6 +112,33 @@ class Service:
                 self._context.have("state")
                 self._current.set()
             self._news.set()
+
+    def _pod_gone(self, key: Key) -> None:
+        self._put(key, None)
+        for known in (self._pods, self._due, self._waits, self._classless):
+            known.pop(key, None)
+
+    def _group_gone(self, key: Key) -> None:
+        """Somebody deleted the group, or it goes with its owner: whoever is still in it is looked at."""
+        self._groups.pop(key, None)
+        self._made.pop(key, None)
+        for member in self._members.get(key, ()):
+            if pod := self._pods.get(member):
+                self._owners.forget(pod)
+                self._look_at(member, GONE_AFTER)
+
+    def _put(self, pod: Key, group: Key | None) -> None:
+        """Note which group the pod should be in."""
+        before = self._group_of.pop(pod, None)
+        if before is not None:
+            members = self._members[before]
+            members.discard(pod)
+            if not members:
+                del self._members[before]
+                self._made.pop(before, None)
+        if group is not None:
+            self._group_of[pod] = group
+            self._members.setdefault(group, set()).add(pod)
 
     @staticmethod
     def _matters(before: PodRecord, now: PodRecord) -> bool:
@@ -160,41 +207,104 @@ class Service:
             return
         if pod.phase in ("Succeeded", "Failed"):
             return
-        if pod.group and pod.node and (pod.namespace, pod.group) in self._groups:
-            return  # it runs, in its group: nothing to decide any more
-        chain = await self._owners.chain(pod)
+        have = self._groups.get((pod.namespace, pod.group))
+        if pod.group and (pod.node or not pod.owners) and have is not None:
+            self._put(key, (pod.namespace, pod.group))
+            return  # it runs, in its group, or is alone in it: nothing to decide any more
+        if given_by_user(pod, have):
+            return
+        chain, unread = await self._owners.chain(pod)
+        if unread is not None:
+            self._tell_unread(pod, unread, chain[-1].kind if chain else "")
         config = self._context.config
         wanted = group_of(Case(pod, chain, self._classes, config.queue_label_key, config.node_pool_label_key))
         if wanted is None:
             return
-        lock = self._owner_locks.setdefault(wanted.owner.uid, asyncio.Lock())
+        group = (wanted.namespace, wanted.name)
+        if group not in self._groups and any(owner.deleted for owner in chain):
+            return  # all of it is going
+        if self._pods.get(key) is pod:
+            self._put(key, group)
+        async with self._alone(wanted.owner.uid):
+            await self._apply(wanted)
+        if group not in self._groups:
+            self._look_at(key, SEEN_AFTER)
+        self._tell_class(key, pod, wanted)
+        await self._assign(pod, wanted)
+
+    @asynccontextmanager
+    async def _alone(self, owner: str) -> AsyncIterator[None]:
+        """Nobody else of this replica changes the owner's group meanwhile."""
+        lock, users = self._owner_locks.get(owner, (asyncio.Lock(), 0))
+        self._owner_locks[owner] = (lock, users + 1)
         try:
             async with lock:
-                await self._apply(wanted)
+                yield
         finally:
-            if not lock.locked():
-                self._owner_locks.pop(wanted.owner.uid, None)
-        await self._assign(pod, wanted)
+            lock, users = self._owner_locks[owner]
+            if users == 1:
+                del self._owner_locks[owner]
+            else:
+                self._owner_locks[owner] = (lock, users - 1)
+
+    def _tell_unread(self, pod: PodRecord, owner: OwnerRef, below: str) -> None:
+        """An owner may not be read: its queue, its priority and what else it says of the group are lost."""
+        group = owner.api_version.rpartition("/")[0]
+        resource = f"{plural(owner.type)}.{group}" if group else plural(owner.type)
+        text = (
+            f"{owner.type} {pod.namespace}/{owner.name} may not be read, so its labels and annotations are not known and the"
+            f" pod is grouped by {'the ' + below + ' below it' if below else 'itself'}: give the ServiceAccount"
+            f" shoal-pod-grouper the right to get {resource}"
+        )
+        if owner.uid not in self._unread:
+            if len(self._unread) >= MOST_UNREAD:
+                self._unread.clear()
+            self._unread.add(owner.uid)
+            metrics.FORBIDDEN.labels(owner.type).inc()
+            self._context.log.warning("an owner may not be read", owner=(owner.type, pod.namespace, owner.name), told=text)
+        self._recorder.event(Ref("v1", "Pod", pod.namespace, pod.name, pod.uid), "Warning", "OwnerForbidden", text)
+
+    def _tell_class(self, key: Key, pod: PodRecord, wanted: Wanted) -> None:
+        """Say that a priority class does not exist, unless it comes within a few seconds."""
+        if not wanted.missing_class:
+            self._classless.pop(key, None)
+            return
+        now = self._context.clock.monotonic()
+        name, since = self._classless.get(key, ("", now))
+        if name != wanted.missing_class:
+            since = now
+        self._classless[key] = (wanted.missing_class, since)
+        if now - since < CLASS_AFTER:
+            self._look_at(key, CLASS_AFTER - (now - since))
+            return
+        stands_in = self._classes.get(wanted.priority_class)
+        text = (
+            f"priority class {wanted.missing_class!r} does not exist: the workload runs with {wanted.priority_class!r}"
+            + (f" (priority {stands_in.value})" if stands_in else "")
+            + "; create it, or name another in the label priorityClassName"
+        )
+        group = self._groups.get((wanted.namespace, wanted.name))
+        about = Ref("v1", "Pod", pod.namespace, pod.name, pod.uid)
+        if group is not None:
+            about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", group.namespace, group.name, group.uid)
+        self._recorder.event(about, "Warning", "PriorityClassNotFound", text)
 
     async def _apply(self, wanted: Wanted) -> None:
         """Make the group, or bring it up to date."""
         key = (wanted.namespace, wanted.name)
         have = self._groups.get(key)
         if have is None:
+            now = self._context.clock.monotonic()
+            # Until the state plane shows it, it stands as it was made.
+            if now - self._made.get(key, -SEEN_AFTER) < SEEN_AFTER:
+                return
             try:
                 await self._kube.post(POD_GROUPS.path("", wanted.namespace), wanted.object())
                 metrics.GROUPS.labels("created").inc()
             except AlreadyExists:
-                return  # it is on its way to us; the next look compares
-            # Until the state plane shows it, it stands as it was made.
-            made = GroupRecord(
-                namespace=wanted.namespace, name=wanted.name, queue=wanted.queue, labels=wanted.labels,
-                annotations=wanted.annotations, priority_class=wanted.priority_class, min_member=wanted.min_member,
-                preemptibility=wanted.preemptibility,
-            )  # fmt: skip
-            self._groups.setdefault(key, made)
-            return
-        if not have.uid:
+                pass  # it is on its way to us; the next look compares
+            if key not in self._groups:
+                self._made[key] = now
             return
         config = self._context.config
         if patch := changes(wanted, have, {config.queue_label_key, config.node_pool_label_key}):

@@ -16,3 +16,11 @@ GROUPERS: dict[tuple[str, str], Grouper] = {
     ("batch", "CronJob"): job.of_cron_job,
 }
 """(API group, kind) of the top owner -> its rules. Anything else is grouped like ``other``."""
+TRANSPARENT = frozenset(
+    {
+        ("argoproj.io", "Workflow"), ("trainer.kubeflow.org", "TrainJob"), ("nvidia.com", "DynamoGraphDeployment"),
+        ("run.ai", "InferenceWorkload"), ("run.ai", "TrainingWorkload"), ("run.ai", "DistributedWorkload"),
+        ("run.ai", "InteractiveWorkload"), ("run.ai", "DistributedInferenceWorkload"),
+    }
+)  # fmt: skip
+"""(API group, kind) of owners on top that only pass their labels and annotations on: what is below them is grouped."""
