@@ -129,8 +129,11 @@ class Service:
 
     def _put(self, pod: Key, group: Key | None) -> None:
         """Note which group the pod should be in."""
-        before = self._group_of.pop(pod, None)
+        before = self._group_of.get(pod)
+        if before == group:
+            return
         if before is not None:
+            del self._group_of[pod]
             members = self._members[before]
             members.discard(pod)
             if not members:
