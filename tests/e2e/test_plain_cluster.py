@@ -29,7 +29,7 @@ async def test_it_starts_and_binds_where_the_workload_api_is_off(plane: ControlP
                 while not (await api.get("/api/v1/namespaces/default/pods/plain"))["spec"].get("nodeName"):
                     await asyncio.sleep(0.1)
             await api.delete("/api/v1/namespaces/default/pods/plain")
-            await api.delete("/apis/scheduling.run.ai/v2/queues/plain")
+            await api.delete_queue("plain")
     finally:
         await asyncio.to_thread(suite.stop)
         await asyncio.to_thread(plane.restart_apiserver, workload_api=True)

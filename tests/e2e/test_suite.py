@@ -40,7 +40,7 @@ async def space(api: Api) -> AsyncIterator[str]:
     await api.delete(f"/api/v1/namespaces/{name}")
     for kind in ("pods",):
         await api.call("DELETE", f"/api/v1/namespaces/{name}/{kind}")
-    await api.delete(f"{QUEUES}/{name}")
+    await api.delete_queue(name)
 
 
 def pods_path(space: str) -> str:
@@ -165,7 +165,7 @@ async def test_a_queue_without_its_parent_is_told(api: Api, space: str) -> None:
     found = await until(look, "a condition on the queue")
     assert (found["type"], found["status"]) == ("Orphan", "True")
     assert "queue nobody does not exist" in found["message"]
-    await api.delete(f"{QUEUES}/{space}-orphan")
+    await api.delete_queue(f"{space}-orphan")
 
 
 async def test_room_is_used_again_when_pods_go(api: Api, space: str) -> None:

@@ -35,7 +35,7 @@ class Space:
         await self.api.delete(self.path)
         await self.api.call("DELETE", f"{self.path}/pods")
         await volumes.remove(self.api, self.name, self.name)
-        await self.api.delete(f"{QUEUES}/{self.name}")
+        await self.api.delete_queue(self.name)
 
     async def claim(self, name: str, kind: str) -> None:
         await self.api.post(f"{self.path}/persistentvolumeclaims", volumes.claim(name, f"{self.name}-{kind}"))

@@ -107,7 +107,7 @@ async def run(suite: Suite, fault: str, seed: int, strike: Callable[[], None], g
         finally:
             for path in (f"/api/v1/namespaces/{space}/pods", f"/apis/scheduling.run.ai/v2alpha2/namespaces/{space}/podgroups"):
                 await api.delete(path)
-            await api.delete(f"/apis/scheduling.run.ai/v2/queues/{space}")
+            await api.delete_queue(space)
             await api.delete(f"/api/v1/namespaces/{space}")
             await empty(api, space)
     for name in suite.services.names:

@@ -61,7 +61,7 @@ async def space(api: Api) -> AsyncIterator[str]:
     for number in (SMALL, LARGE, MIG):
         await api.delete(f"/api/v1/nodes/node-{number:05d}")
     await api.delete(f"/api/v1/namespaces/{name}")
-    await api.delete(f"{QUEUES}/{name}")
+    await api.delete_queue(name)
 
 
 def path(space: str) -> str:
@@ -178,4 +178,4 @@ async def test_the_references_manifests_unmodified(suite: Suite, api: Api, space
             await until(gone, "the pod deleted")
     finally:
         for name in ("default-queue", "default-parent-queue"):
-            await api.delete(f"{QUEUES}/{name}")
+            await api.delete_queue(name)

@@ -73,7 +73,7 @@ async def space(api: Api, sharing: Suite) -> AsyncIterator[str]:
     await api.delete(f"/api/v1/namespaces/{name}/pods")
     await in_order(api, 0, FULL)
     await api.delete(f"/api/v1/namespaces/{name}")
-    await api.delete(f"{QUEUES}/{name}")
+    await api.delete_queue(name)
     for number in NODES:
         await api.delete(f"/api/v1/nodes/node-{number:05d}")
 

@@ -83,11 +83,8 @@ def test_queues() -> None:
     assert "spec.resources.gpu.quota: -5 is negative" in told({}, resources={"gpu": {"quota": -5}}).message
     assert "overQuotaWeight: -2 is negative" in told({}, resources={"gpu": {"overQuotaWeight": -2}}).message
     assert "not a duration" in told({}, resources=free, preemptMinRuntime="long").message
-    missing = told({}, resources=free, parentQueue="none")
-    assert missing.allowed
-    assert "queue none does not exist" in missing.warnings[0]
-    assert "create it, or name another parent" in missing.warnings[0]
-    assert told(None, resources=free, parentQueue="none") == Verdict(), "not known is not missing"
+    assert told({}, resources=free, parentQueue="none") == Verdict(), "it may be the next object of the same apply"
+    assert told(None, resources=free, parentQueue="none") == Verdict()
     circle = told({"p": QueueRecord(name="p", parent="q")}, resources=free, parentQueue="p")
     assert circle.allowed
     assert "own ancestor" in circle.warnings[0]
@@ -95,6 +92,27 @@ def test_queues() -> None:
     promised = {**free, "gpu": {"quota": 8}}
     assert "promised 8, itself 0" in told(small, compare=True, resources=promised, parentQueue="p").warnings[0]
     assert told(small, resources=promised, parentQueue="p") == Verdict()
+
+
+def test_a_queue_with_queues_below_it_or_work_in_it_is_not_deleted() -> None:
+    def delete(name: str, others: dict[str, QueueRecord] | None, **requested: Any) -> Verdict:
+        old = {"metadata": {"name": name}, "spec": {"resources": None}, "status": {"requested": requested or None}}
+        return validate_queue(review(None, old, "DELETE"), others, compare_quotas=True)
+
+    tree = {"p": QueueRecord(name="p")} | {f"c{i:02d}": QueueRecord(name=f"c{i:02d}", parent="p") for i in range(12)}
+    refused = delete("p", tree)
+    assert not refused.allowed
+    assert "cannot delete queue p: it has child queues [c00, c01," in refused.message
+    assert "c09 …]" in refused.message
+    assert delete("c00", tree) == Verdict()
+    refused = delete("c00", tree, **{"nvidia.com/gpu": "590", "cpu": "4"})
+    assert not refused.allowed
+    assert "cannot delete queue c00: its workloads request cpu 4, nvidia.com/gpu 590" in refused.message
+    assert delete("c00", tree, cpu="0") == Verdict()
+    assert delete("c00", None) == Verdict(), "not known is not in use"
+    assert delete("me", {"me": QueueRecord(name="me", parent="me")}) == Verdict(), "its own parent can be got rid of"
+    broken = Request(uid="u", operation="DELETE", name="q", old_object=msgspec.Raw(b'{"status": 5}'))
+    assert validate_queue(broken, tree, compare_quotas=False) == Verdict()
 
 
 def test_topologies() -> None:

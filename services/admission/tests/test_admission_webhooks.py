@@ -69,6 +69,13 @@ def test_pods_are_ours_and_outside_of_the_systems_namespaces() -> None:
     assert found[webhooks.MUTATE_POD]["reinvocationPolicy"] == "IfNeeded"
 
 
+def test_queues_are_reviewed_before_they_are_deleted() -> None:
+    hook = hooks(Settings())[webhooks.VALIDATE_QUEUE]
+    assert hook["rules"][0]["operations"] == ["CREATE", "UPDATE", "DELETE"]
+    # A deletion has no object: its spec must not be asked for.
+    assert hook["matchConditions"][0]["expression"].startswith("(request.operation != 'UPDATE' ||")
+
+
 def test_admission_may_patch_just_these() -> None:
     named = {
         (resource, name)

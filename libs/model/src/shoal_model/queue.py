@@ -25,14 +25,19 @@ def amount_problems(found: objects.QueueResource | None, where: str) -> list[str
     return problems
 
 
-def place_problem(queue: QueueRecord, queues: Mapping[str, QueueRecord]) -> str:
-    """What is wrong with the queue's place in the tree, in words for its owner; empty if nothing is."""
+def place_problem(queue: QueueRecord, queues: Mapping[str, QueueRecord], *, missing: bool = True) -> str:
+    """What is wrong with the queue's place in the tree, in words for its owner; empty if nothing is.
+
+    ``missing`` False: a queue above that is not there is nothing wrong, it may come.
+    """
     seen, at = {queue.name}, queue.parent
     while at:
         if at in seen:
             return (
                 f"spec.parentQueue: queue {queue.name} is its own ancestor; nothing is scheduled from it: name another parent"
             )
+        if at not in queues and not missing:
+            return ""
         if at not in queues:
             return (
                 f"spec.parentQueue: queue {at} does not exist; nothing is scheduled from {queue.name} until it does:"

@@ -93,6 +93,21 @@ class Api:
         """DELETE."""
         return await self.call("DELETE", path)
 
+    async def delete_queue(self, name: str, limit: float = 30.0) -> None:
+        """Delete a queue as soon as its status says that nothing is in it; after ``limit`` seconds it stays."""
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    try:
+                        await self.delete(f"/apis/scheduling.run.ai/v2/queues/{name}")
+                        return
+                    except ApiError as error:
+                        if error.status != 403:
+                            raise
+                    await asyncio.sleep(0.5)
+        except TimeoutError:
+            return
+
     async def items(self, path: str) -> list[dict[str, Any]]:
         """All objects of a list."""
         return (await self.get(path))["items"]

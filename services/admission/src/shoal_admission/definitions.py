@@ -14,9 +14,24 @@ from shoal_contracts.state import QueueRecord
 from shoal_kube.admission import Request, Verdict
 from shoal_model import normalise, objects, podgroup, queue, topology
 
+
+class _Status(objects.Obj):
+    requested: dict[str, str | int | float] | None = None
+
+
+class _Standing(objects.Obj):
+    """A queue with its status."""
+
+    metadata: objects.Meta = msgspec.field(default_factory=objects.Meta)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+MOST = 10
+"""Names of queues in a message."""
 T = TypeVar("T", objects.PodGroup, objects.Queue, objects.Topology)
 _GROUPS = msgspec.json.Decoder(objects.PodGroup)
 _QUEUES = msgspec.json.Decoder(objects.Queue)
+_STANDING = msgspec.json.Decoder(_Standing)
 _TOPOLOGIES = msgspec.json.Decoder(objects.Topology)
 
 
@@ -49,7 +64,13 @@ def validate_group(request: Request) -> Verdict:
 
 
 def validate_queue(request: Request, others: Mapping[str, QueueRecord] | None, *, compare_quotas: bool) -> Verdict:
-    """A Queue: its amounts, and with a warning its place among ``others`` (None: not known, then nothing is said of it)."""
+    """A Queue: its amounts, and with a warning its place among ``others`` (None: not known, then nothing is said of it).
+
+    A parent that is not there is nothing to warn of: it may be the next object of the same apply. One that has queues below
+    it, or work in it, is not deleted.
+    """
+    if request.operation == "DELETE":
+        return _delete_queue(request, others or {})
     found = _read(request, _QUEUES)
     if isinstance(found, Verdict):
         return found
@@ -57,11 +78,35 @@ def validate_queue(request: Request, others: Mapping[str, QueueRecord] | None, *
     warnings: list[str] = []
     if others is not None:
         tree = {**others, record.name: record}
-        if told := queue.place_problem(record, tree):
+        if told := queue.place_problem(record, tree, missing=False):
             warnings.append(told)
         elif compare_quotas:
             warnings += queue.quota_warnings(record, tree)
     return Verdict(not record.error, record.error, tuple(warnings))
+
+
+def _delete_queue(request: Request, others: Mapping[str, QueueRecord]) -> Verdict:
+    """``others`` is a moment late: a queue that is missing in the status and one that was just deleted are both possible."""
+    try:
+        found = _STANDING.decode(request.old_object)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Verdict()  # what can't be read may go
+    name = found.metadata.name or request.name
+    if below := sorted(q.name for q in others.values() if q.parent == name and q.name != name):
+        return Verdict(
+            False,
+            f"cannot delete queue {name}: it has child queues [{', '.join(below[:MOST])}{' …' if len(below) > MOST else ''}];"
+            " delete them first, or give them another parent",
+        )
+    requested = {k: v for k, v in (found.status.requested or {}).items() if str(v) not in ("", "0")}
+    if requested:
+        amounts = ", ".join(f"{resource} {amount}" for resource, amount in sorted(requested.items()))
+        return Verdict(
+            False,
+            f"cannot delete queue {name}: its workloads request {amounts}; delete them first, or move them"
+            " (spec.queue of their PodGroups)",
+        )
+    return Verdict()
 
 
 def validate_topology(request: Request) -> Verdict:

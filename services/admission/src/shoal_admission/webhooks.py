@@ -67,7 +67,7 @@ def _notes_changed() -> str:
 
 
 def _spec_changed(more: str = "") -> dict[str, str]:
-    expression = "(request.operation == 'CREATE' || object.spec != oldObject.spec)"
+    expression = "(request.operation != 'UPDATE' || object.spec != oldObject.spec)"
     return {"name": "spec-is-new", "expression": expression + (f" && {more}" if more else "")}
 
 
@@ -127,7 +127,14 @@ def configurations(settings: Settings) -> list[dict[str, Any]]:
     )  # fmt: skip
     topologies["matchConditions"] = [_spec_changed()]
     queues = hook(
-        "queue-validation.kai.scheduler", VALIDATE_QUEUE, "scheduling.run.ai", "v2", "queues", both, "Ignore", "Cluster"
+        "queue-validation.kai.scheduler",
+        VALIDATE_QUEUE,
+        "scheduling.run.ai",
+        "v2",
+        "queues",
+        [*both, "DELETE"],
+        "Ignore",
+        "Cluster",
     )
     queues["matchConditions"] = [_spec_changed()]
     groups = hook(

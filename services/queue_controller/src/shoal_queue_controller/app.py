@@ -13,13 +13,17 @@ from shoal_model.membership import Membership
 from shoal_model.podgroup import preemptible, priority
 from shoal_model.quantity import plain, rfc3339
 from shoal_queue_controller import metrics
-from shoal_queue_controller.usage import Amounts, Usage, children, group_problem, of_group, problem, roll_up
+from shoal_queue_controller.usage import Amounts, Usage, children, class_problem, group_problem, of_group, problem, roll_up
 from shoal_service import Common, Context, run
 from shoal_service.leader import leading
 from shoal_service.mirror import mirror
 
 NAME = "queue-controller"
 Key = tuple[str, str]
+Identity = tuple[str, str, str]
+"""Namespace, name, uid: what is made again under its name is another object."""
+GRACE = 5.0
+"""Seconds that a parent queue must be missing before it is told: it may come in the same ``kubectl apply``."""
 
 
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +45,10 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Seconds between two writes of one queue's status."""
     writers: int = 8
     """Status writes at a time."""
+
+
+def _identity(found: GroupRecord | QueueRecord) -> Identity:
+    return getattr(found, "namespace", ""), found.name, found.uid
 
 
 def _quantities(amounts: Amounts) -> dict[str, str]:
@@ -77,8 +85,14 @@ class Service:
         """Group -> (first, last) monotonic time of a change not written yet."""
         self._writing: set[Key] = set()
         """Groups whose status is being written."""
-        self._written: dict[Key, Any] = {}
-        self._written_queues: dict[str, Any] = {}
+        self._written: dict[Identity, Any] = {}
+        """Group -> what was written on it."""
+        self._written_queues: dict[Identity, Any] = {}
+        """The same for queues."""
+        self._wrong_since: dict[Identity, float] = {}
+        """Queue -> since when its place in the tree is wrong."""
+        self._told: dict[Identity, tuple[str, ...]] = {}
+        """Group -> what was told of it."""
         self._queues_changed = True
         self._current = asyncio.Event()
 
@@ -93,12 +107,9 @@ class Service:
                     if pod := self._membership.group(group):
                         self._pod(pod)
                 case QueueRecord() as queue:
-                    self._queues[queue.name] = queue
-                    self._queues_changed = True
+                    self._queue(queue)
                 case PriorityClassRecord() as found:
-                    self._classes[found.name] = found
-                    for key in self._groups:
-                        self._touch(key)
+                    self._class(found.name, found)
                 case None:
                     self._gone(news.kind, news.names)
                 case _:
@@ -107,51 +118,99 @@ class Service:
                 self._context.have("state")
                 self._current.set()
 
+    def _queue(self, queue: QueueRecord) -> None:
+        before = self._queues.get(queue.name)
+        self._queues[queue.name] = queue
+        self._queues_changed = True
+        if before is None:
+            self._touch_queue(queue.name)
+            return
+        if before.display_name != queue.display_name:
+            self._remove_metrics(before)
+        if before.uid != queue.uid:
+            self._forget_queue(before)
+
+    def _forget_queue(self, queue: QueueRecord) -> None:
+        self._written_queues.pop(_identity(queue), None)
+        self._wrong_since.pop(_identity(queue), None)
+
+    def _touch_queue(self, name: str) -> None:
+        """The queue came or went."""
+        for key, group in self._groups.items():
+            if group.queue == name:
+                self._touch(key)
+
+    def _class(self, name: str, found: PriorityClassRecord | None) -> None:
+        """A priority class came, changed, or went: groups that name it count by another, and by the default one any may."""
+        before = self._classes.pop(name, None)
+        if found is not None:
+            self._classes[name] = found
+        if before == found:
+            return
+        default = any(c is not None and c.global_default for c in (before, found))
+        for key, group in self._groups.items():
+            if group.priority_class == name or (default and group.priority_class not in self._classes):
+                self._touch(key)
+
     def _pod(self, pod: PodRecord) -> None:
         name = (pod.namespace, pod.name)
         group = (pod.namespace, pod.group)
         before = self._group_of.get(name)
         if before and before != group:
-            self._pods.get(before, {}).pop(pod.name, None)
-            self._touch(before)
+            self._leave(before, pod.name)
         if not pod.group or pod.scheduler_name != self._context.config.scheduler_name:
+            self._group_of.pop(name, None)
             return
         self._group_of[name] = group
         self._pods.setdefault(group, {})[pod.name] = pod
+        self._touch(group)
+
+    def _leave(self, group: Key, pod: str) -> None:
+        """The pod is not in the group any more."""
+        if pods := self._pods.get(group):
+            pods.pop(pod, None)
+            if not pods:
+                del self._pods[group]
         self._touch(group)
 
     def _group(self, group: GroupRecord) -> None:
         key = (group.namespace, group.name)
         before = self._groups.get(key)
         self._groups[key] = group
-        if before is None or (before.queue, before.priority_class, before.preemptibility) != (
-            group.queue, group.priority_class, group.preemptibility,
+        if before is not None and before.uid != group.uid:
+            self._forget_group(before)
+        if before is None or (before.uid, before.queue, before.priority_class, before.preemptibility) != (
+            group.uid, group.queue, group.priority_class, group.preemptibility,
         ):  # fmt: skip
             self._touch(key)
+
+    def _forget_group(self, group: GroupRecord) -> None:
+        self._written.pop(_identity(group), None)
+        self._told.pop(_identity(group), None)
 
     def _gone(self, kind: str, names: tuple[str, ...]) -> None:
         match kind:
             case "pod":
                 self._membership.pod_gone(names[0], names[1])
                 if group := self._group_of.pop((names[0], names[1]), None):
-                    self._pods.get(group, {}).pop(names[1], None)
-                    self._touch(group)
+                    self._leave(group, names[1])
             case "group":
                 key = (names[0], names[1])
                 self._membership.group_gone(*key)
-                self._groups.pop(key, None)
-                self._written.pop(key, None)
+                # Its pods may outlive it, and count again when it is made anew.
+                if group := self._groups.pop(key, None):
+                    self._forget_group(group)
                 self._changed.pop(key, None)
                 self._set_usage(key, "", Usage())
                 self._usage.pop(key, None)
-                self._pods.pop(key, None)
             case "queue":
                 if queue := self._queues.pop(names[0], None):
                     self._remove_metrics(queue)
-                self._written_queues.pop(names[0], None)
+                    self._forget_queue(queue)
+                    self._touch_queue(names[0])
                 self._queues_changed = True
             case "priorityclass":
-                self._classes.pop(names[0], None)
+                self._class(names[0], None)
             case _:
                 pass
 
@@ -168,10 +227,16 @@ class Service:
 
     def _set_usage(self, key: Key, queue: str, usage: Usage) -> None:
         if before := self._usage.get(key):
-            self._direct.setdefault(before[0], Usage()).add(before[1], -1.0)
+            self._add(before[0], before[1], -1.0)
         self._usage[key] = (queue, usage)
-        self._direct.setdefault(queue, Usage()).add(usage)
+        self._add(queue, usage)
         self._queues_changed = True
+
+    def _add(self, queue: str, usage: Usage, sign: float = 1.0) -> None:
+        total = self._direct.setdefault(queue, Usage())
+        total.add(usage, sign)
+        if not total.requested:
+            del self._direct[queue]
 
     # writing
 
@@ -199,10 +264,7 @@ class Service:
             group, usage = self._groups.get(key), self._usage.get(key)
             if group is None or usage is None:
                 return
-            wrong = group_problem(group, self._queues)
-            if wrong:
-                about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", group.namespace, group.name, group.uid)
-                self._recorder.event(about, "Warning", "QueueDoesNotExist", wrong)
+            self._tell_group(group, usage[1])
             now = {
                 "requested": _quantities(usage[1].requested),
                 "allocated": _quantities(usage[1].allocated),
@@ -213,12 +275,13 @@ class Service:
                 "allocated": _quantities(group.allocated),
                 "allocatedNonPreemptible": _quantities(group.allocated_non_preemptible),
             }
-            before = self._written.get(key, stored)
+            before = self._written.get(_identity(group), stored)
             if now == before:
                 return
             patch = {"status": {"resourcesStatus": {k: _patch(v, before.get(k)) for k, v in now.items()}}}
             await self._kube.merge_patch(POD_GROUPS.path(group.name, group.namespace, "status"), patch)
-            self._written[key] = now
+            if (latest := self._groups.get(key)) and latest.uid == group.uid:
+                self._written[_identity(group)] = now
             metrics.WRITES.labels("PodGroup").inc()
         except NotFound:
             return
@@ -229,6 +292,21 @@ class Service:
         finally:
             self._writing.discard(key)
             gate.release()
+
+    def _tell_group(self, group: GroupRecord, usage: Usage) -> None:
+        """What is wrong with the group, once. The scheduler tells those that wait that their queue is not there."""
+        found: list[tuple[str, str]] = []
+        if usage.allocated and usage.allocated == usage.requested and (wrong := group_problem(group, self._queues)):
+            found.append(("QueueDoesNotExist", wrong))
+        if wrong := class_problem(group, self._classes):
+            found.append(("PriorityClassNotFound", wrong))
+        before = self._told.get(_identity(group), ())
+        about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", group.namespace, group.name, group.uid)
+        for reason, text in found:
+            if reason not in before:
+                self._recorder.event(about, "Warning", reason, text)
+        if found or before:
+            self._told[_identity(group)] = tuple(reason for reason, _ in found)
 
     async def write_queues(self) -> None:
         """Write the status of queues whose usage changed, about once a second, for ever."""
@@ -245,7 +323,7 @@ class Service:
 
     async def _write_queue(self, queue: QueueRecord, usage: Usage, below: list[str]) -> None:
         self._set_metrics(queue, usage)
-        wrong = problem(queue, self._queues)
+        wrong = self._problem(queue)
         now: dict[str, Any] = {
             "requested": _quantities(usage.requested),
             "allocated": _quantities(usage.allocated),
@@ -253,16 +331,19 @@ class Service:
             "childQueues": below,
             "problem": wrong,
         }
-        before = self._written_queues.get(queue.name)
+        before = self._written_queues.get(_identity(queue))
         if now == before:
             return
         status: dict[str, Any] = {
             k: _patch(now[k], before[k] if before else None) for k in ("requested", "allocated", "allocatedNonPreemptible")
         }
         status["childQueues"] = below
-        if wrong:
+        if wrong and (before is None or before["problem"] != wrong):
             about = Ref("scheduling.run.ai/v2", "Queue", "", queue.name, queue.uid)
             self._recorder.event(about, "Warning", "InvalidQueue", wrong)
+        if before is None:
+            # A leader before may have written one.
+            status["conditions"] = None
         if wrong or (before and before["problem"]):
             status["conditions"] = [{
                 "type": "Orphan", "status": "True" if wrong else "False", "reason": "InvalidQueue" if wrong else "Valid",
@@ -270,13 +351,26 @@ class Service:
             }]  # fmt: skip
         try:
             await self._kube.merge_patch(QUEUES.path(queue.name, sub="status"), {"status": status})
-            self._written_queues[queue.name] = now
+            if (latest := self._queues.get(queue.name)) and latest.uid == queue.uid:
+                self._written_queues[_identity(queue)] = now
             metrics.WRITES.labels("Queue").inc()
         except NotFound:
             return
         except KubeError as error:
             self._context.log.info("status not written, again later", queue=queue.name, error=str(error))
             self._queues_changed = True
+
+    def _problem(self, queue: QueueRecord) -> str:
+        """What is wrong with the queue; of its place among the others once it has been wrong for a while."""
+        wrong = problem(queue, self._queues)
+        if not wrong or queue.error:
+            self._wrong_since.pop(_identity(queue), None)
+            return wrong
+        now = self._context.clock.monotonic()
+        if now - self._wrong_since.setdefault(_identity(queue), now) >= GRACE:
+            return wrong
+        self._queues_changed = True  # look again
+        return ""
 
     @staticmethod
     def _names(queue: QueueRecord) -> tuple[str, str, str]:

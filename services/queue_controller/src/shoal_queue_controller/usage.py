@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
+from shoal_contracts.state import GroupRecord, PodRecord, PriorityClassRecord, QueueRecord
 from shoal_model import labels
+from shoal_model.podgroup import preemptible, priority
 from shoal_model.queue import place_problem
 
 Amounts = dict[str, float]
@@ -97,3 +98,15 @@ def group_problem(group: GroupRecord, queues: dict[str, QueueRecord]) -> str:
     if group.queue in queues:
         return ""
     return f"spec.queue: queue {group.queue!r} does not exist; create it, or name another"
+
+
+def class_problem(group: GroupRecord, classes: Mapping[str, PriorityClassRecord]) -> str:
+    """What is wrong with the priority class that the group names, and what it runs with instead."""
+    if not group.priority_class or group.priority_class in classes:
+        return ""
+    value = priority(group.priority_class, classes)
+    kind = "preemptible" if preemptible(group, value) else "non-preemptible"
+    return (
+        f"spec.priorityClassName: priority class {group.priority_class!r} does not exist: the group has priority {value} and is"
+        f" {kind}; create it, or name another"
+    )
