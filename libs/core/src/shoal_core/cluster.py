@@ -7,6 +7,7 @@ import numpy as np
 
 from shoal_contracts import state
 from shoal_core.gang import tree
+from shoal_core.history import History
 from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
 from shoal_core.queues import Queue, Tree
@@ -69,8 +70,6 @@ class Cluster(Room):
         """Uids of pods on nodes that keep others away (anti-affinity)."""
         self.legacy_mig: set[str] = set()
         """Uids of pods on nodes that hold MIG devices by annotation."""
-        self.stale_since: dict[Key, float] = {}
-        """When a gang was first seen to have lost members, until its record says so."""
         self.tried: dict[str, set[Key]] = {}
         """By action: groups that were tried in vain in cycles that had no work left for the others."""
         self.quiet: tuple[int, float, object] | None = None
@@ -151,7 +150,7 @@ class Cluster(Room):
                 self.elsewhere.discard((namespace, name))
                 if job := self.jobs.get((namespace, name)):
                     self._detach(job)
-                    job.record, job.queue = None, None
+                    job.record, job.queue, job.history = None, None, History()
                     if not job.pods and not job.unknown:
                         del self.jobs[namespace, name]
             case "queue":
@@ -447,7 +446,7 @@ class Cluster(Room):
             short = 0 < leaves[0].used < leaves[0].minimum
         else:
             short = any(leaf.used < leaf.minimum for leaf in leaves) and any(leaf.used for leaf in leaves)
-        if record is not None and (short or record.stale_since):
+        if record is not None and (short or record.stale_since or job.history.stale_since):
             self.doubtful.add(job.key)
         else:
             self.doubtful.discard(job.key)
@@ -519,6 +518,8 @@ class Cluster(Room):
         value = priority(record.priority_class, self._priority_classes)
         may = preemptible(record, value)
         old = job.record
+        if old is not None and old.uid != record.uid:
+            job.history = History()
         if old is None or old.queue != record.queue or job.preemptible != may:
             self._detach(job)
             job.record, job.preemptible = record, may

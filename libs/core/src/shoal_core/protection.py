@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal_core.history import last_eviction, last_start
 from shoal_core.queues import Queue
 from shoal_core.rows import Job
 from shoal_core.search.solve import Scenario
@@ -15,7 +16,7 @@ def delayed_until(job: Job) -> float:
     record = job.record
     if record is None or not record.preemption_delay or record.preemption_delay <= 0:
         return 0.0
-    return max(record.created, record.last_eviction) + record.preemption_delay
+    return max(record.created, last_eviction(job)) + record.preemption_delay
 
 
 class MinRuntime:
@@ -52,10 +53,9 @@ class MinRuntime:
 
     def protected(self, job: Job) -> bool:
         """Whether the job has started too lately."""
-        record = job.record
-        if not self._on or record is None or job.queue is None or not record.last_start:
+        if not self._on or job.record is None or job.queue is None or not (start := last_start(job)):
             return False
-        return self._session.now < record.last_start + self._duration(job.queue)
+        return self._session.now < start + self._duration(job.queue)
 
     def may(self, job: Job) -> bool:
         """Whether the job may be a victim at all: elastic ones may lose what is above their minimum."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shoal_contracts import state
 from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
+from shoal_core.history import History
 from shoal_core.status import GONE, PENDING, STEPS
 from shoal_core.vocabulary import CPU, GPU, MEMORY
 from shoal_model import labels
@@ -167,7 +168,7 @@ class Job:
     """A pod group with its pods, and what was derived from them."""
 
     __slots__ = (
-        "active", "chunk_cache", "counted", "created", "held", "key", "key_cache", "leaf_list", "name", "pending",
+        "active", "chunk_cache", "counted", "created", "held", "history", "key", "key_cache", "leaf_list", "name", "pending",
         "pods", "preemptible", "priority", "queue", "record", "requests_cache", "root", "signature_cache", "succeeded",
         "unknown", "unsound",
     )  # fmt: skip
@@ -182,6 +183,7 @@ class Job:
         """Pods that name a subgroup that the group lacks."""
         self.unsound: dict[str, Pod] = {}
         """Pods whose own record is wrong."""
+        self.history = History()
         self.queue: Queue | None = None
         self.priority, self.preemptible, self.created = 50, True, 0.0
         self.pending = self.active = self.counted = self.succeeded = 0

@@ -90,7 +90,6 @@ class Session:
         """Which budgets keep the victims of a group that waits."""
         self.unfinished: list[tuple[str, str]] = []
         """Groups whose search used up its work."""
-        self.stale_since: dict[tuple[str, str], float] = cluster.stale_since
 
     # steps
 
@@ -432,6 +431,8 @@ class Session:
         for eviction in self.result.evictions:
             job = cluster.jobs[eviction.namespace, eviction.group]
             job.signature_cache = None
+            if eviction.for_group:
+                job.history.evicted = self.now
             cluster.look_again(job)
         self.result.units = self.units
         return self.result
@@ -460,6 +461,7 @@ class Session:
                     self.rollback(start)
                     continue
                 self.result.gangs.append(Gang(*job.key, job.record.queue, self.commit_places(), not started))
+                job.history.started = job.history.started if started else self.now
                 self.result.reserved = [r for r in self.result.reserved if r.uid not in {p.uid for p in pods}]
 
     def _take_back(self, shared: set[int]) -> set[str]:

@@ -35,6 +35,8 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
             assert record is not None
             starts = not started and not postponed
             session.result.gangs.append(Gang(*job.key, record.queue, decided, starts))
+            if starts:
+                job.history.started = session.now
         if job.pending:
             order.push(job)
     return failed

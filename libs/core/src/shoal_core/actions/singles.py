@@ -120,4 +120,6 @@ class Singles:
                 by_node[node] = {uid: None}
             placed = Placed(uid, record.namespace, record.name, node, groups, shape.vector[2], cluster.memory_on(shape, column))
             gangs.append(Gang(*job.key, job.record.queue, (placed,), starts))  # type: ignore[union-attr]
+            if starts:
+                job.history.started = session.now
         session.units += len(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal_core.history import stale, whole
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
 from shoal_core.search.guard import guard_of
@@ -23,13 +24,17 @@ def evict_stale(session: Session) -> None:
         job = cluster.jobs.get(key)
         if job is None or job.record is None:
             continue
-        record, since = job.record, job.record.stale_since
+        record = job.record
         if not is_stale(job):
-            if since:
-                session.result.stale.append(Staleness(*key, 0.0))
+            # A member that is only decided may be refused yet: until the API shows it, the grace runs on.
+            if cluster.assumed.keys().isdisjoint(job.pods):
+                whole(job)
+                if record.stale_since:
+                    session.result.stale.append(Staleness(*key, 0.0))
+                cluster.look_again(job)
             continue
-        if not since:
-            since = session.stale_since.setdefault(key, session.now)
+        since = stale(job, session.now, older=session.settings.kai_0_17)
+        if int(since) != int(record.stale_since):
             session.result.stale.append(Staleness(*key, since))
         grace = session.settings.staleness_grace if record.staleness_grace is None else record.staleness_grace
         if grace < 0 or session.now - since < grace:
