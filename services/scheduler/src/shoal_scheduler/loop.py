@@ -60,6 +60,9 @@ class Loop:
         self._election: Election | None = None
         self._reporter, self._marks, self._events = reporter, marks, UserEvents(events)
         self._cluster = Cluster(settings(context.config))
+        if self._cluster.settings.preempt_min_runtime > 0 or self._cluster.settings.reclaim_min_runtime > 0:
+            marks.need_starts()
+        marks.uids = self._uid_of_group
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation, context.config.provisioning)
         self._membership = Membership()
@@ -81,6 +84,10 @@ class Loop:
         self._lost = False
         self._touching = asyncio.Semaphore(TOUCHES)
         self._tasks: asyncio.TaskGroup
+
+    def _uid_of_group(self, key: tuple[str, str]) -> str:
+        job = self._cluster.jobs.get(key)
+        return job.record.uid if job is not None and job.record is not None else ""
 
     async def run(self, lease: str) -> None:
         """Follow, wait for the Lease, take over, decide."""
@@ -329,7 +336,8 @@ class Loop:
                 self._pod(pod, news)
             case QueueRecord() as queue:
                 if queue.preempt_min_runtime or queue.reclaim_min_runtime:
-                    self._marks.starts = True
+                    jobs = self._cluster.jobs.values()
+                    self._marks.need_starts((j.key, j.history.started) for j in jobs if j.history.started and j.active)
                 self._journal.apply(queue)
             case GroupRecord() as group:
                 self._reporter.group(group)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shoal_core import CycleResult
-from shoal_kube import Kube, KubeError, NotFound, Recorder, Ref
+from shoal_kube import Conflict, Kube, KubeError, NotFound, Recorder, Ref
 from shoal_kube.resources import POD_GROUPS
 from shoal_model import labels
 from shoal_model.quantity import rfc3339
@@ -24,20 +25,30 @@ class Marks:
         self._context, self._kube, self._recorder = context, kube, recorder
         self._open: dict[Key, dict[str, str | None]] = {}
         self._writing: set[Key] = set()
-        self.starts = False
-        """Whether anything asks how long groups have run (a minimum runtime): only then are starts written."""
+        self._starts = False
+        self.uids: Callable[[Key], str] = lambda _: ""
+        """UID of the PodGroup of a name: a group that was made again under its name gets no annotation of the one before."""
+
+    def need_starts(self, running: Iterable[tuple[Key, float]] = ()) -> None:
+        """A minimum runtime asks how long groups have run: from now on starts are written, and those of ``running`` groups
+        (key, seconds since the epoch), which nobody needed before. One write for each start of a group that is saved else."""
+        if self._starts:
+            return
+        self._starts = True
+        for key, at in running:
+            self._open.setdefault(key, {}).setdefault(labels.LAST_START, rfc3339(at))
 
     def cycle(self, result: CycleResult) -> None:
         """Take in a cycle's decisions."""
         now = rfc3339(self._context.clock.now())
         for gang in result.gangs:
-            if gang.starts and self.starts:
+            if gang.starts and self._starts:
                 self._open.setdefault((gang.namespace, gang.group), {})[labels.LAST_START] = now
         for eviction in result.evictions:
             key = (eviction.namespace, eviction.group)
             if eviction.for_group:
                 self._open.setdefault(key, {})[labels.LAST_EVICTION] = now
-            about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", *key, "")
+            about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", *key, self.uids(key))
             self._recorder.event(about, "Normal", "Evict", eviction.message)
         for found in result.stale:
             since = rfc3339(found.since) if found.since else None
@@ -61,10 +72,12 @@ class Marks:
                 await asyncio.sleep(PAUSE)
 
     async def _write(self, key: Key, notes: dict[str, str | None], gate: asyncio.Semaphore) -> None:
+        uid = self.uids(key)
+        same = {"uid": uid} if uid else {}
         try:
-            await self._kube.merge_patch(POD_GROUPS.path(key[1], key[0]), {"metadata": {"annotations": notes}})
-        except NotFound:
-            return
+            await self._kube.merge_patch(POD_GROUPS.path(key[1], key[0]), {"metadata": {**same, "annotations": notes}})
+        except (NotFound, Conflict):
+            return  # gone, or another group by now
         except KubeError as error:
             self._context.log.info("annotations not written, again soon", group=key, error=str(error))
             for name, value in notes.items():
