@@ -33,6 +33,7 @@ SAMPLES: list[Message] = [
     state.QueueRecord(name="q", gpu=state.QueueResource(quota=-1.0, limit=4.0, weight=1.0), priority=3),
     state.GroupRecord(namespace="ns", name="g", queue="q", subgroups=[state.SubGroup(name="s", min_member=2)]),
     state.PriorityClassRecord(name="train", value=50),
+    state.NamespaceRecord(name="n", labels={"team": "db"}),
     state.TopologyRecord(name="t", levels=[state.TopologyLevel(label="rack")]),
     state.PdbRecord(namespace="ns", name="b", selector=state.Selector(), observed=True, disruptions_allowed=1, disrupted=["p"]),
     state.ObjectRecord(type="ResourceClaim", name="c", body=msgspec.Raw(b'{"a":1}')),

@@ -31,7 +31,7 @@ PODS = f"/api/v1/namespaces/{SPACE}/pods"
 RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     # Where the API server can't stream a list, and after a watch that is too old.
     **{("cluster-state", group, kind): ("list",) for group, kind in (
-        ("", "pods"), ("", "nodes"), ("scheduling.run.ai", "queues"), ("scheduling.run.ai", "podgroups"),
+        ("", "pods"), ("", "nodes"), ("", "namespaces"), ("scheduling.run.ai", "queues"), ("scheduling.run.ai", "podgroups"),
         ("kai.scheduler", "topologies"), ("scheduling.k8s.io", "priorityclasses"), ("resource.k8s.io", "resourceclaims"),
         ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"), ("", "persistentvolumeclaims"),
         ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),

@@ -208,3 +208,43 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     (cycle,) = found["cycles"]
     assert {p["pod"]: p["node"] for g in cycle["starts"] for p in g["pods"]} == {"notebook": "gpu-1", "prepare": "gpu-1"}
     assert [(w["code"], w["details"]["queue"]) for w in cycle["waiting"]] == [("OverLimit", "vision")]
+
+
+NEAR = """
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: a, labels: {app: db}}
+spec: {nodeName: n1, containers: [{name: main}]}
+status: {phase: Running}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: b, labels: {kai.scheduler/queue: team}}
+spec:
+  schedulerName: kai-scheduler
+  containers: [{name: main}]
+  affinity:
+    podAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector: {matchLabels: {app: db}}
+        namespaceSelector: {matchLabels: {%s}}
+status: {phase: Pending}
+"""
+
+
+@pytest.mark.parametrize(
+    ("label", "starts"), [("team: db", True), ("team: web", False), ("kubernetes.io/metadata.name: a", True)]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_namespaces_are_read_with_their_labels(
+    label: str, starts: bool, known: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {team: db}}\n" if known else ""
+    host = CLUSTER.replace("labels: {", "labels: {kubernetes.io/hostname: n1, ")
+    (tmp_path / "a.yaml").write_text(host + named + NEAR % label)
+    found = run(tmp_path, capsys)
+    pods = [p["pod"] for g in found["cycles"][0]["starts"] for p in g["pods"]]
+    # A namespace that no file shows has its name and nothing else.
+    assert pods == (["p"] if starts and (known or "name" in label) else [])

@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal_contracts import state
 from shoal_contracts.state import ObjectRecord, PodRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_testkit.small import node, queue, starts, work
@@ -127,3 +128,61 @@ def test_no_volume_goes_to_two_claims_or_is_too_small_or_far(volumes: list[tuple
         assert size >= asked[name]
     again = cycle(found, now=2.0)
     assert not starts(again)
+
+
+def single(name: str, volume: str = "v") -> ObjectRecord:
+    """A claim for one pod alone."""
+    spec = {"storageClassName": "local", "accessModes": ["ReadWriteOncePod"], "volumeName": volume}
+    return thing("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": "ns"}, "spec": spec}, "ns")
+
+
+USING = {"volumes": ["one"]}
+
+
+def test_a_claim_for_one_pod_alone_has_one() -> None:
+    both = [*work("first", pod=USING), *work("second", created=1, pod=USING)]
+    found = cluster(node("a"), node("b"), volume("v"), single("one"), *both)
+    result = cycle(found, now=1.0)
+    assert starts(result) == {"first-0": "a"}
+    assert "'one' is ReadWriteOncePod and in use by another pod" in result.waiting[0].message
+    assert starts(cycle(found, now=2.0)) == {}
+    found.remove("pod", "ns", "first-0")
+    assert starts(cycle(found, now=3.0)) == {"second-0": "a"}
+
+
+def test_the_pod_that_has_it_may_be_of_another_scheduler_another_pool_or_ending() -> None:
+    for more in ({"scheduler_name": "other"}, {"node": "elsewhere"}, {"deleted": 1.0}, {"phase": "Pending"}):
+        given = {"namespace": "ns", "name": "r", "uid": "r", "node": "a", "phase": "Running", "volumes": ["one"]} | more
+        found = cluster(node("a"), node("b"), volume("v"), single("one"), PodRecord(**given), *work("g", pod=USING))
+        assert starts(cycle(found, now=2.0)) == {}, more
+    for more in ({"namespace": "b"}, {"phase": "Succeeded"}, {"volumes": ["two"]}):
+        given = {"namespace": "ns", "name": "r", "uid": "r", "node": "a", "phase": "Running", "volumes": ["one"]} | more
+        found = cluster(node("a"), volume("v"), single("one"), PodRecord(**given), *work("g", pod=USING))
+        assert starts(cycle(found, now=2.0)) == {"g-0": "a"}, more
+
+
+def test_a_gang_of_two_with_such_a_claim_never_starts_and_says_so() -> None:
+    found = cluster(node("a"), volume("v"), single("one"), *work("g", pods=2, pod=USING))
+    result = cycle(found)
+    assert starts(result) == {}
+    assert "'one' is ReadWriteOncePod" in result.waiting[0].message
+    found.check()
+
+
+def test_evicting_the_pod_that_has_it_frees_it() -> None:
+    low = work("low", nodes=["a"], pod=USING)
+    records = [node("a"), volume("v"), single("one"), *low, *work("high", priority="high", created=1, pod=USING)]
+    found = cluster(*records, state.PriorityClassRecord(name="high", value=75))
+    result = cycle(found)
+    assert [e.pod for e in result.evictions] == ["low-0"]
+    assert [r.pod for r in result.reserved] == ["high-0"]
+    result = cycle(found, now=1.0)
+    assert (starts(result), result.evictions) == ({}, [])
+    found.remove("pod", "ns", "low-0")
+    assert starts(cycle(found, now=2.0)) == {"high-0": "a"}
+
+
+def test_other_access_modes_are_shared() -> None:
+    shared = [*work("first", pod=USING), *work("second", created=1, pod=USING)]
+    found = cluster(node("a"), volume("v"), claim("one", volume="v"), *shared)
+    assert starts(cycle(found)) == {"first-0": "a", "second-0": "a"}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
+from shoal_contracts.state import GroupRecord, NamespaceRecord, PodRecord, QueueRecord, Selector
 from shoal_model import normalise
 from shoal_model.membership import Membership
 
@@ -198,3 +198,31 @@ def test_claims_are_those_that_the_pod_names_and_those_that_are_made_for_it() ->
     found = normalise.from_dict(pod(spec={"volumes": volumes}))
     assert isinstance(found, PodRecord)
     assert found.volumes == ["shared", "p-scratch"]
+
+
+def test_spread_constraints_get_the_defaults_of_the_api() -> None:
+    given = [
+        {
+            "topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"a": "b"}},
+        },
+        {
+            "topologyKey": "host", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "minDomains": 3,
+            "nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor", "matchLabelKeys": ["rev"], "labelSelector": {},
+        },
+    ]  # fmt: skip
+    soft, hard = pod_of(spec={"topologySpreadConstraints": given}).spread
+    assert (soft.max_skew, soft.min_domains, soft.node_affinity_policy, soft.node_taints_policy) == (2, 1, "Honor", "Ignore")
+    assert soft.selector is not None
+    assert [r.values for r in soft.selector.requirements] == [["b"]]
+    assert (hard.min_domains, hard.node_affinity_policy, hard.node_taints_policy) == (3, "Ignore", "Honor")
+    assert hard.selector == Selector()
+    assert hard.match_label_keys == ["rev"]
+    assert pod_of(spec={"topologySpreadConstraints": None}).spread == []
+
+
+def test_a_namespace_has_its_name_as_a_label() -> None:
+    bare = normalise.from_dict({"kind": "Namespace", "metadata": {"name": "a"}})
+    assert bare == NamespaceRecord(name="a", labels={"kubernetes.io/metadata.name": "a"})
+    labelled = normalise.from_dict({"kind": "Namespace", "metadata": {"name": "a", "labels": {"team": "db"}}})
+    assert labelled == NamespaceRecord(name="a", labels={"kubernetes.io/metadata.name": "a", "team": "db"})

@@ -24,7 +24,8 @@ from shoal_model.objects import metadata_of
 LARGEST = 2 << 30
 MOST_FILES = 100_000
 PLURALS = {
-    "nodes": "Node", "queues": "Queue", "priorityClasses": "PriorityClass", "podGroups": "PodGroup", "topologies": "Topology",
+    "nodes": "Node", "namespaces": "Namespace", "queues": "Queue", "priorityClasses": "PriorityClass",
+    "podGroups": "PodGroup", "topologies": "Topology",
     "resourceClaims": "ResourceClaim", "resourceSlices": "ResourceSlice", "deviceClasses": "DeviceClass",
     "nodeResourceTopologies": "NodeResourceTopology", "persistentVolumes": "PersistentVolume",
     "persistentVolumeClaims": "PersistentVolumeClaim", "storageClasses": "StorageClass", "csiDrivers": "CSIDriver",
@@ -35,7 +36,7 @@ WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
 """Kinds that are passed on as they are."""
 CLUSTER_WIDE = frozenset(
     {
-        "Node", "Queue", "PriorityClass", "Topology", "ResourceSlice", "DeviceClass", "NodeResourceTopology",
+        "Node", "Namespace", "Queue", "PriorityClass", "Topology", "ResourceSlice", "DeviceClass", "NodeResourceTopology",
         "PersistentVolume", "StorageClass", "CSIDriver",
     }
 )  # fmt: skip

@@ -47,6 +47,7 @@ CHANNELS = (
     _state("priorityclass", state.PriorityClassRecord),
     _state("topology", state.TopologyRecord),
     _state("pdb", state.PdbRecord, namespaced=True),
+    _state("namespace", state.NamespaceRecord),
     _state("claim", state.ObjectRecord, namespaced=True),
     _state("slice", state.ObjectRecord),
     _state("deviceclass", state.ObjectRecord),

@@ -62,6 +62,20 @@ class Affinity(Part, frozen=True, kw_only=True):
     anti_preferred: list[PodTerm] = []
 
 
+class SpreadConstraint(Part, frozen=True, kw_only=True):
+    """A topology spread constraint, with the API's defaults. ``selector`` None matches no pod."""
+
+    topology_key: str
+    max_skew: int = 1
+    when_unsatisfiable: str = "DoNotSchedule"
+    """Or ScheduleAnyway."""
+    selector: Selector | None = None
+    min_domains: int = 1
+    node_affinity_policy: str = "Honor"
+    node_taints_policy: str = "Ignore"
+    match_label_keys: list[str] = []
+
+
 class Toleration(Part, frozen=True, kw_only=True):
     """As in the pod API; ``operator`` Exists or Equal, an empty ``effect`` tolerates all effects."""
 
@@ -170,6 +184,8 @@ class PodRecord(Message, frozen=True, kw_only=True, tag="pod.v1"):
     node_selector: dict[str, str] = {}
     affinity: Affinity | None = None
     tolerations: list[Toleration] = []
+    spread: list[SpreadConstraint] = []
+    """Topology spread constraints."""
     host_ports: list[HostPort] = []
     claims: list[ClaimUse] = []
     volumes: list[str] = []
@@ -325,6 +341,13 @@ class PdbRecord(Message, frozen=True, kw_only=True, tag="pdb.v1"):
     is without them."""
 
 
+class NamespaceRecord(Message, frozen=True, kw_only=True, tag="namespace.v1"):
+    """A namespace, for terms that select pods by the labels of their namespace."""
+
+    name: str
+    labels: dict[str, str] = {}
+
+
 class TopologyLevel(Part, frozen=True, kw_only=True):
     """A level: the node label that names its domains, and another name for the level."""
 
@@ -380,6 +403,7 @@ StateMessage = (
     | QueueRecord
     | GroupRecord
     | PriorityClassRecord
+    | NamespaceRecord
     | TopologyRecord
     | PdbRecord
     | ObjectRecord

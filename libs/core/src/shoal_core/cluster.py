@@ -6,13 +6,14 @@ import msgspec
 import numpy as np
 
 from shoal_contracts import state
+from shoal_core.fairness.shares import share_out, total
 from shoal_core.gang import tree
 from shoal_core.history import History
 from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
-from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, set_status
+from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, rules, set_status
 from shoal_core.settings import Settings
 from shoal_core.shapes import Shapes
 from shoal_core.status import (
@@ -49,11 +50,14 @@ class Cluster(Room):
         self.uid_of: dict[Key, str] = {}
         self.jobs: dict[Key, Job] = {}
         self.topologies: dict[str, state.TopologyRecord] = {}
+        self.namespaces: dict[str, dict[str, str]] = {}  # labels by name
         self.volumes = Volumes()
         self.assumed: dict[str, tuple[str, tuple[str, ...]]] = {}
         """Decided to run: uid -> (node, shared devices)."""
         self.going: set[str] = set()
         """Decided to go."""
+        self.evicted: set[str] = set()
+        """Pods that go or leave by our decision: what they keep others from is reserved, not sought elsewhere."""
         self.given: dict[str, Place] = {}
         """What the records can't say: see ``place``."""
         self.waiting: dict[Key, None] = {}
@@ -66,8 +70,8 @@ class Cluster(Room):
         """Groups whose gang may have lost members, or that are marked so."""
         self.deleting: set[str] = set()
         """Uids of pods that are being deleted."""
-        self.avoiding: set[str] = set()
-        """Uids of pods on nodes that keep others away (anti-affinity)."""
+        self.social: set[str] = set()
+        """Uids of pods on nodes that want to be near others or far from them."""
         self.legacy_mig: set[str] = set()
         """Uids of pods on nodes that hold MIG devices by annotation."""
         self.tried: dict[str, set[Key]] = {}
@@ -122,6 +126,8 @@ class Cluster(Room):
             case state.PriorityClassRecord():
                 self._priority_classes[record.name] = record
                 self._reprioritise()
+            case state.NamespaceRecord():
+                self.namespaces[record.name] = record.labels
             case state.TopologyRecord():
                 self.topologies[record.name] = record
             case state.PdbRecord():
@@ -159,6 +165,8 @@ class Cluster(Room):
             case "priorityclass":
                 self._priority_classes.pop(name, None)
                 self._reprioritise()
+            case "namespace":
+                self.namespaces.pop(name, None)
             case "topology":
                 self.topologies.pop(name, None)
             case "pdb":
@@ -199,6 +207,7 @@ class Cluster(Room):
     def assume_gone(self, uid: str) -> None:
         """Count the pod as being released until the API shows it, or ``forget``."""
         self.going.add(uid)
+        self.evicted.add(uid)
         if pod := self.pods.get(uid):
             self.disruptions.goes(pod)
             self._settle(pod)
@@ -211,7 +220,9 @@ class Cluster(Room):
             self.going.discard(uid)
             self.disruptions.stays(uid)
             known = True
-        if known and (pod := self.pods.get(uid)):
+        if (pod := self.pods.get(uid)) is None or not pod.record.deleted:
+            self.evicted.discard(uid)
+        if known and pod:
             self._settle(pod)
             self.changes += 1
 
@@ -254,34 +265,15 @@ class Cluster(Room):
 
     def total(self) -> Vector:
         """CPU, memory and GPUs to be divided: what ready nodes have, less what other schedulers' pods use."""
-        found = self.nodes.total()
-        cpu, memory, gpus = float(found[0]), float(found[1]), float(found[2])
-        for uid in self._foreign:
-            pod = self.pods[uid]
-            if pod.node >= 0 and USED[pod.status] and self.nodes.usable[pod.node]:
-                a, b, c = pod.shape.vector
-                cpu, memory, gpus = cpu - a, memory - b, gpus - c
-        return cpu, memory, gpus
+        foreign = [pod for uid in self._foreign if USED[(pod := self.pods[uid]).status]]
+        return total(self.nodes, foreign)
 
     def share_out(self) -> Vector:
         """Set every queue's request and fair share; returns what was divided (policy spec 2)."""
-        tree, total = self.tree, self.total()
-        least = self.nodes.gpu_memories()[0] or 100.0
-        extra: dict[str, float] = {}
-        for uid in self._memory_pods:
-            pod = self.pods[uid]
-            if pod.status == PENDING and pod.job and pod.job.queue:
-                for queue in pod.job.queue.line:
-                    extra[queue.name] = extra.get(queue.name, 0.0) + pod.shape.devices * pod.shape.memory / least
-        for queue in tree.queues.values():
-            have, wait = queue.allocated, queue.pending
-            queue.request = (
-                have[0] + wait[0],
-                have[1] + wait[1],
-                round(have[2] + wait[2] + extra.get(queue.name, 0.0), 9),
-            )
-        tree.share_out(total, self.settings.k_value, self.settings.usage)
-        return total
+        found = self.total()
+        waiting = [pod for uid in self._memory_pods if (pod := self.pods[uid]).status == PENDING]
+        share_out(self.tree, found, waiting, self.nodes.gpu_memories()[0], self.settings)
+        return found
 
     # inside: pods
 
@@ -291,7 +283,7 @@ class Cluster(Room):
         if before and before != record.uid:
             self._forget(before)
         self.uid_of[key] = record.uid
-        old = self.pods.get(record.uid)
+        old, barred = self.pods.get(record.uid), False
         ours = record.scheduler_name == self.scheduler_name
         if not ours and not record.node:
             self._forget(record.uid)
@@ -302,12 +294,15 @@ class Cluster(Room):
             or old.record.requests != record.requests
             or old.record.share != record.share
             or old.record.claims != record.claims
+            or rules(old.record) != rules(record)
         ):
+            barred = old.barred
             self._forget(record.uid)
             self.uid_of[key] = record.uid
             old = None
         if old is None:
             old = self.pods[record.uid] = Pod(record, self._shapes.of(record))
+            old.barred = barred
             if not ours and not gpu.is_own(record):
                 self._foreign.add(record.uid)
             if old.shape.memory:
@@ -423,8 +418,8 @@ class Cluster(Room):
             pod.accepted = self.accepted(pod, column)
             self.charge(pod, column, status, 1)
         set_status(pod, status)
-        if pod.record.affinity and pod.record.affinity.anti_required:
-            (self.avoiding.add if column >= 0 else self.avoiding.discard)(pod.uid)
+        if pod.shape.social:
+            (self.social.add if column >= 0 else self.social.discard)(pod.uid)
         if pod.record.volumes and column < 0:
             self.volumes.give_back(pod.uid)
         if pod.shape.legacy_mig:
@@ -482,7 +477,15 @@ class Cluster(Room):
         del self.pods[uid]
         self.disruptions.leave(pod)
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
-        for known in (self._foreign, self._memory_pods, self._claiming, self.deleting, self.avoiding, self.legacy_mig):
+        for known in (
+            self._foreign,
+            self._memory_pods,
+            self._claiming,
+            self.deleting,
+            self.evicted,
+            self.social,
+            self.legacy_mig,
+        ):
             known.discard(uid)
 
     # inside: nodes, groups

@@ -52,7 +52,8 @@ class Shape:
 
     __slots__ = (
         "claim_gpus", "claiming", "cpu_only", "devices", "dynamic", "entangled", "extended", "figures", "fraction", "gpus",
-        "kind", "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "vector", "without_gpus",
+        "kind", "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "social", "vector",
+        "without_gpus",
     )  # fmt: skip
 
     def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
@@ -86,12 +87,11 @@ class Shape:
         self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
         """The request, as far as it asks for anything."""
         affinity = record.affinity
-        self.entangled = bool(
-            record.host_ports
-            or record.claims
-            or record.volumes
-            or (affinity and (affinity.pod_required or affinity.anti_required))
+        self.social = bool(
+            affinity and (affinity.pod_required or affinity.anti_required or affinity.pod_preferred or affinity.anti_preferred)
         )
+        """It wants to be near other pods or far from them."""
+        self.entangled = bool(record.host_ports or record.claims or record.volumes or record.spread or self.social)
         """It names what other pods use too."""
         self.extended: tuple[tuple[str, int], ...] = ()
         """(extended resource that a device class offers, amount): nodes that don't count it may have devices for it."""
@@ -143,6 +143,12 @@ class Pod:
     def pending(self) -> bool:
         """Waits for a node."""
         return self.status == PENDING
+
+
+def rules(record: state.PodRecord) -> tuple[object, ...]:
+    """What of a pod that exists may be changed and decides on its nodes; with rules on others, its labels do as well."""
+    found = record.node_selector, record.affinity, record.tolerations
+    return (*found, record.labels) if record.affinity or record.spread else found
 
 
 def _natural(name: str) -> tuple[str, int]:

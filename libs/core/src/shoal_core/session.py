@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal_core.cluster import Cluster
 from shoal_core.nodes import Saved
+from shoal_core.placement.census import Census
 from shoal_core.placement.claim import Token
 from shoal_core.results import CycleResult, Eviction, Gang, Hindrance, Placed
 from shoal_core.rows import NOTHING, Key, Pod, Vector, set_status
@@ -71,8 +72,13 @@ class Session:
         self.none = np.zeros(self.everywhere.shape[0])
         self.placed: dict[str, Pod] = {}
         """Pods that got their place in this session."""
-        self.avoiding: set[str] = set()
-        """Those of them that keep others away (anti-affinity)."""
+        self.social: set[str] = set()
+        """Those of them that want to be near other pods or far from them."""
+        self.spreading: dict[str, Pod] = {}
+        """Pods with spread constraints that the simulation under way has given a place: who comes after them keeps these."""
+        self.journal: dict[str, Pod] | None = None
+        """Pods whose place or status changed since the census last looked, from when it first did."""
+        self.census = Census(self)
         self.later: dict[str, Pod] = {}
         """Pods whose place depends on what is being released: taken back at the end."""
         self._on_paper: set[int] = set()
@@ -130,6 +136,11 @@ class Session:
             cluster.numa.charge(self.nodes.name(pod.node), pod.zones, -1.0)
         set_status(pod, RELEASING)
         pod.virtual = True
+        self._note(pod)
+
+    def _note(self, pod: Pod) -> None:
+        if self.journal is not None:
+            self.journal[pod.record.uid] = pod
 
     def _return(self, pod: Pod, change: Change) -> None:
         """Take an eviction back."""
@@ -148,6 +159,7 @@ class Session:
             cluster.numa.charge(self.nodes.name(change.node), change.zones, 1.0)
         set_status(pod, change.status)
         pod.virtual, pod.zones = change.virtual, change.zones
+        self._note(pod)
 
     def restore(self, pod: Pod) -> bool:
         """The pod was evicted in this simulation and stays after all. False if it was not."""
@@ -163,6 +175,7 @@ class Session:
                     self._queue(pod, pod.accepted, 1.0)
                     set_status(pod, change.status)
                     pod.virtual = change.virtual
+                    self._note(pod)
                 else:
                     self._return(pod, change)
                 self.log.append(again)
@@ -203,8 +216,11 @@ class Session:
         set_status(pod, status)
         pod.virtual = True
         self.placed[pod.record.uid] = pod
-        if pod.record.affinity and pod.record.affinity.anti_required:
-            self.avoiding.add(pod.record.uid)
+        if pod.shape.social:
+            self.social.add(pod.record.uid)
+        if later and pod.record.spread:
+            self.spreading[pod.record.uid] = pod
+        self._note(pod)
         self.log.append(change)
         self.units += 1
 
@@ -225,6 +241,8 @@ class Session:
             set_status(pod, PIPELINED if wait else ALLOCATED)
             placed[pod.record.uid] = pod
             log.append(change)
+        if self.journal is not None:
+            self.journal.update((pod.record.uid, pod) for pod in pods)
         self._queue(pods[0], _times(vector, len(pods)), 1.0)
         self.units += len(pods)
 
@@ -249,7 +267,9 @@ class Session:
         set_status(pod, change.status)
         pod.virtual = change.virtual
         self.placed.pop(pod.record.uid, None)
-        self.avoiding.discard(pod.record.uid)
+        self.social.discard(pod.record.uid)
+        self.spreading.pop(pod.record.uid, None)
+        self._note(pod)
 
     def rollback(self, to: int) -> None:
         """Undo the steps after the first ``to``, the last one first."""
@@ -280,6 +300,7 @@ class Session:
         self._queue(pod, pod.accepted, -1.0)
         set_status(pod, RELEASING)
         pod.virtual = True
+        self._note(pod)
 
     def began_active(self, pod: Pod) -> bool:
         """Whether the pod had a place when the session began."""
@@ -311,6 +332,7 @@ class Session:
             if change.kind != PLACED:
                 continue
             pod.virtual = False
+            self._note(pod)
             entry = self._entry(pod)
             if pod.status == ALLOCATED:
                 set_status(pod, BINDING)
@@ -320,12 +342,13 @@ class Session:
                 cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
                 like = (id(pod.job), pod.shape.number)
                 started[like] = (pod, started[like][1] + 1) if like in started else (pod, 1)
-                if pod.record.affinity and pod.record.affinity.anti_required:
-                    cluster.avoiding.add(pod.record.uid)
+                if pod.shape.social:
+                    cluster.social.add(pod.record.uid)
                 decided.append(entry)
             else:
                 self.later[pod.record.uid] = pod
                 self.result.reserved.append(entry)
+        self.spreading.clear()
         for pod, count in started.values():
             if pod.job is not None and pod.job.queue is not None:
                 pod.job.queue.charge_pending(_times(pod.shape.vector, count), -1.0)
@@ -363,16 +386,19 @@ class Session:
             if uid not in self.cluster.going:
                 self.cluster.disruptions.goes(change.pod)
                 self.cluster.going.add(uid)
+                self.cluster.evicted.add(uid)
                 found = evictions[uid]
                 self.result.evictions.append(found)
         for change in self.log:
             change.pod.virtual = False
             if change.kind == EVICTED_AGAIN:
                 self._queue(change.pod, change.accepted, 1.0)
+            self._note(change.pod)
             if change.kind == PLACED and change.pod.status == PIPELINED:
                 self.later[change.pod.record.uid] = change.pod
                 self.result.reserved.append(self._entry(change.pod))
         self.log.clear()
+        self.spreading.clear()
 
     def evicted(self) -> list[Change]:
         """The evictions among the open steps that were not taken back."""
@@ -419,6 +445,7 @@ class Session:
                 set_status(pod, PENDING)
             pod.away = ()
             pod.virtual = False
+            self._note(pod)
         void = self._take_back(shared)
         for column in shared:
             cluster.rebuild_node(column)
@@ -508,13 +535,15 @@ class Session:
         cluster.by_node[pod.node_name].pop(pod.uid, None)
         cluster.assumed.pop(pod.uid, None)
         cluster.going.discard(pod.uid)
-        cluster.avoiding.discard(pod.uid)
+        cluster.evicted.discard(pod.uid)
+        cluster.social.discard(pod.uid)
         if pod.shape.claiming:
             cluster.claims.release(pod.record, leaves=False)
             cluster.claims.gone(pod.uid)
         cluster.volumes.give_back(pod.uid)
         pod.node, pod.node_name, pod.groups, pod.accepted = -1, "", (), NOTHING
         set_status(pod, PENDING)
+        self._note(pod)
         if queue is not None:
             queue.charge_pending(pod.shape.vector)
 

@@ -28,7 +28,7 @@ class Shapes:
             (
                 sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity, record.tolerations,
                 record.host_ports, record.claims, record.share, bool(record.volumes), mig, gpus,
-                sorted(record.labels.items()) if record.affinity else None,
+                (record.namespace, sorted(record.labels.items()), record.spread) if record.affinity or record.spread else None,
             )
         )  # fmt: skip
         found = self._shapes.get(key)

@@ -28,6 +28,7 @@ class Resource:
 
 PODS = Resource("Pod", "/api/v1", "pods")
 NODES = Resource("Node", "/api/v1", "nodes", namespaced=False)
+NAMESPACES = Resource("Namespace", "/api/v1", "namespaces", namespaced=False)
 CONFIG_MAPS = Resource("ConfigMap", "/api/v1", "configmaps")
 SECRETS = Resource("Secret", "/api/v1", "secrets")
 EVENTS = Resource("Event", "/api/v1", "events")

@@ -46,7 +46,7 @@ def _rule(group: str, resources: list[str], verbs: list[str], names: list[str] |
 
 RULES: dict[str, list[dict[str, Any]]] = {
     "cluster-state": [
-        _rule("", ["pods", "nodes"], ["list", "watch"]),
+        _rule("", ["pods", "nodes", "namespaces"], ["list", "watch"]),
         _rule("scheduling.run.ai", ["queues", "podgroups"], ["list", "watch"]),
         _rule("kai.scheduler", ["topologies"], ["list", "watch"]),
         _rule("scheduling.k8s.io", ["priorityclasses"], ["list", "watch"]),

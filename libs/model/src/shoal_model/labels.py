@@ -3,6 +3,9 @@
 SCHEDULER_NAME = "kai-scheduler"
 NAMESPACE = "kai-scheduler"
 
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+"""The API server: every namespace has its name as a label."""
+
 QUEUE = "kai.scheduler/queue"
 """User: the queue of a pod or workload."""
 NODE_POOL = "kai.scheduler/node-pool"

@@ -84,6 +84,19 @@ def _affinity(found: objects.Affinity | None) -> state.Affinity | None:
     )
 
 
+def _spread(found: objects.SpreadConstraint) -> state.SpreadConstraint:
+    return state.SpreadConstraint(
+        topology_key=found.topology_key,
+        max_skew=found.max_skew,
+        when_unsatisfiable=found.when_unsatisfiable,
+        selector=selector(found.label_selector),
+        min_domains=found.min_domains or 1,
+        node_affinity_policy=found.node_affinity_policy or "Honor",
+        node_taints_policy=found.node_taints_policy or "Ignore",
+        match_label_keys=found.match_label_keys or [],
+    )
+
+
 def _claims(found: objects.Pod) -> list[state.ClaimUse]:
     real = {c.name: c.resource_claim_name or "" for c in found.status.resource_claim_statuses or ()}
     return [
@@ -169,6 +182,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
             state.Toleration(key=t.key, operator=t.operator or "Equal", value=t.value, effect=t.effect)
             for t in spec.tolerations or ()
         ],
+        spread=[_spread(c) for c in spec.topology_spread_constraints or ()],
         host_ports=[
             state.HostPort(port=p.host_port, protocol=p.protocol, ip=p.host_ip)
             for c in spec.containers
@@ -330,6 +344,12 @@ def priority_class(found: objects.PriorityClass) -> state.PriorityClassRecord:
     )
 
 
+def namespace(found: objects.Namespace) -> state.NamespaceRecord:
+    """A namespace's record; the label with its name is the API server's."""
+    meta = found.metadata
+    return state.NamespaceRecord(name=meta.name, labels={labels.NAMESPACE_NAME: meta.name} | (meta.labels or {}))
+
+
 def topology(found: objects.Topology) -> state.TopologyRecord:
     """A topology's record."""
     return state.TopologyRecord(
@@ -367,6 +387,7 @@ TYPES: dict[str, tuple[type, Callable[..., Record]]] = {
     "PriorityClass": (objects.PriorityClass, priority_class),
     "Topology": (objects.Topology, topology),
     "PodDisruptionBudget": (objects.PodDisruptionBudget, disruption_budget),
+    "Namespace": (objects.Namespace, namespace),
 }
 """Kubernetes kind -> (its type, its normaliser)."""
 

@@ -145,6 +145,19 @@ class Affinity(Obj):
     pod_anti_affinity: PodAffinity | None = None
 
 
+class SpreadConstraint(Obj):
+    """spec.topologySpreadConstraints[]."""
+
+    max_skew: int = 1
+    topology_key: str = ""
+    when_unsatisfiable: str = "DoNotSchedule"
+    label_selector: LabelSelector | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
+    match_label_keys: list[str] | None = None
+
+
 class Toleration(Obj):
     """spec.tolerations[]."""
 
@@ -202,6 +215,7 @@ class PodSpec(Obj):
     node_selector: dict[str, str] | None = None
     affinity: Affinity | None = None
     tolerations: list[Toleration] | None = None
+    topology_spread_constraints: list[SpreadConstraint] | None = None
     scheduling_gates: list[Gate] | None = None
     volumes: list[Volume] | None = None
     resource_claims: list[ResourceClaim] | None = None
@@ -401,6 +415,12 @@ class PodDisruptionBudget(Obj):
     metadata: Meta = msgspec.field(default_factory=Meta)
     spec: BudgetSpec = msgspec.field(default_factory=BudgetSpec)
     status: BudgetStatus | None = None
+
+
+class Namespace(Obj):
+    """A namespace."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
 
 
 class Level(Obj):

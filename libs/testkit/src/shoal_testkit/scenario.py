@@ -16,6 +16,7 @@ from shoal_model.normalise import TYPES, from_dict
 from shoal_model.quantity import seconds
 
 KINDS = {
+    "namespaces": "Namespace",
     "nodes": "Node", "queues": "Queue", "priorityClasses": "PriorityClass", "podGroups": "PodGroup", "pods": "Pod",
     "topologies": "Topology", "nodeResourceTopologies": "NodeResourceTopology", "deviceClasses": "DeviceClass",
     "resourceSlices": "ResourceSlice", "resourceClaims": "ResourceClaim", "persistentVolumeClaims": "PersistentVolumeClaim",

@@ -33,6 +33,7 @@ KINDS: dict[str, Resource] = {
     "queue": resources.QUEUES,
     "priorityclass": resources.PRIORITY_CLASSES,
     "topology": resources.TOPOLOGIES,
+    "namespace": resources.NAMESPACES,
     "group": resources.POD_GROUPS,
     "pod": resources.PODS,
     "pdb": resources.DISRUPTION_BUDGETS,

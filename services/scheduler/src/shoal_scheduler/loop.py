@@ -47,7 +47,8 @@ GO_TTL = 600.0
 """Seconds that it is known of a gang that it may go: longer than its members are waited for."""
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
-FOLLOWED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", *(kind for kind, _ in storage.KINDS.values()))
+_NORMALISED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", "namespace")
+FOLLOWED = (*_NORMALISED, *(kind for kind, _ in storage.KINDS.values()))
 """Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)
 

@@ -41,7 +41,7 @@ class Singles:
             return None
         if len(leaves) != 1 or leaves[0].topology is not None or job.root.topology is not None or pod.record.nominated_node:
             return None
-        if not self._walk.plain or f"{pod.record.uid}-0" in session.nodes.named:
+        if not self._walk.alone(pod) or f"{pod.record.uid}-0" in session.nodes.named:
             return None
         return None if self._walk.barred(job, shape.vector) else pod
 
@@ -113,6 +113,8 @@ class Singles:
             set_status(pod, BINDING)
             job.queue.charge_pending(shape.vector, -1.0)  # type: ignore[union-attr]
             everyone[uid] = pod
+            if session.journal is not None:
+                session.journal[uid] = pod
             assumed[uid] = (node, groups)
             if node in by_node:
                 by_node[node][uid] = None

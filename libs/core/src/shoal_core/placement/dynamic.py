@@ -1,36 +1,24 @@
-"""Rules that depend on the pods that run: host ports, pod affinity and anti-affinity."""
+"""Rules that depend on the pods that run: host ports, pod affinity and anti-affinity, topology spread constraints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal_contracts.state import PodRecord, PodTerm, Requirement
-from shoal_core.nodes import Bytes
-from shoal_core.placement.feasible import matches, selects
+from shoal_contracts.state import PodRecord, PodTerm
+from shoal_core.nodes import Bytes, Ints
+from shoal_core.placement.census import Census, meaning, spread_out, standing, sums
+from shoal_core.placement.spread import Spread
 from shoal_core.rows import Pod
-from shoal_core.status import USED
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
 
-
-def _in_term(term: PodTerm, owner: PodRecord, other: PodRecord) -> bool:
-    """Whether ``other`` is one of the pods that the term of ``owner`` speaks of."""
-    if term.namespaces:
-        if other.namespace not in term.namespaces and term.namespace_selector is None:
-            return False
-    elif term.namespace_selector is None and other.namespace != owner.namespace:
-        return False
-    if not selects(term.selector, other.labels):
-        return False
-    own = [Requirement(key=k, operator="In", values=[owner.labels[k]]) for k in term.match_label_keys if k in owner.labels]
-    own += [
-        Requirement(key=k, operator="NotIn", values=[owner.labels[k]]) for k in term.mismatch_label_keys if k in owner.labels
-    ]
-    return all(matches(r, other.labels) for r in own)
+PORTS = "node(s) didn't have free ports for the requested pod ports"
+AFFINITY = "node(s) didn't match pod affinity rules"
+ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
+EXISTING = "node(s) didn't satisfy existing pods anti-affinity rules"
 
 
 class Dynamic:
@@ -38,84 +26,83 @@ class Dynamic:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._values: dict[str, list[str | None]] = {}
-
-    def _labels(self, key: str) -> list[str | None]:
-        found = self._values.get(key)
-        if found is None:
-            found = self._values[key] = [r.labels.get(key) if r else None for r in self._session.nodes.records]
-        return found
-
-    def _running(self) -> Iterator[tuple[Pod, int]]:
-        for pod in self._session.cluster.pods.values():
-            if pod.node >= 0 and USED[pod.status]:
-                yield pod, pod.node
-                for column, _, _ in pod.away:
-                    yield pod, column
+        self.census: Census = session.census
+        self.spread = Spread(session)
 
     def narrows(self, pod: Pod) -> bool:
         """Whether any rule of this kind concerns the pod."""
-        return pod.shape.dynamic or bool(self._session.cluster.avoiding or self._session.avoiding)
+        return pod.shape.dynamic or self.repelled(pod)
 
-    def mask(self, pod: Pod) -> tuple[Bytes, str]:
-        """(nodes that the pod may use by these rules, which rule excluded most)."""
-        session, record = self._session, pod.record
-        good = np.ones(session.everywhere.shape[0], np.uint8)
+    def repelled(self, pod: Pod) -> bool:
+        """Whether a pod on a node holds an anti-affinity that speaks of this one."""
+        return any(h.weight == 0 and h.holders for h in self.census.concerned(pod.record))
+
+    def mask(self, pod: Pod, later: bool) -> tuple[Bytes, str]:
+        """(nodes that the pod may use by these rules, which rule excluded most). ``later``: it starts when all that leaves
+        is gone."""
+        record = pod.record
+        good = np.ones(self._session.everywhere.shape[0], np.uint8)
         why = ""
-        if record.host_ports:
-            wanted = {(p.port, p.protocol, p.ip) for p in record.host_ports}
-            for other, column in self._running():
-                for port in other.record.host_ports:
-                    if any(_same_port((port.port, port.protocol, port.ip), w) for w in wanted):
-                        good[column] = 0
-                        why = "node(s) didn't have free ports for the requested pod ports"
+        if record.host_ports and self._ports(pod, later, good):
+            why = PORTS
         affinity = record.affinity
         if affinity and affinity.pod_required:
-            good &= self._near(record, affinity.pod_required)
-            why = "node(s) didn't match pod affinity rules"
+            good &= self._near(record, affinity.pod_required, later)
+            why = AFFINITY
         if affinity and affinity.anti_required:
             for term in affinity.anti_required:
-                good &= self._far(
-                    term.topology_key, [c for p, c in self._running() if p is not pod and _in_term(term, record, p.record)]
-                )
-            why = why or "node(s) didn't match pod anti-affinity rules"
-        cluster = session.cluster
-        holders = {uid: cluster.pods[uid] for uid in (*cluster.avoiding, *session.avoiding)}
-        for other in holders.values():
-            theirs = other.record.affinity
-            if other is pod or other.node < 0 or theirs is None:
-                continue
-            for term in theirs.anti_required:
-                if _in_term(term, other.record, record):
-                    good &= self._far(term.topology_key, [other.node])
-                    why = why or "node(s) didn't satisfy existing pods anti-affinity rules"
+                counts = self.census.count(meaning(term, record)).here(later, record.uid)
+                good &= self._far(term.topology_key, counts)
+            why = why or ANTI_AFFINITY
+        for held in self.census.concerned(record):
+            if held.weight == 0 and held.holders:
+                counts = held.holders.here(later, record.uid)
+                if counts.any():
+                    good &= self._far(held.topology_key, counts)
+                    why = why or EXISTING
+        if record.spread:
+            allowed, told = self.spread.mask(record)
+            good &= allowed
+            why = why or told
         return good, why
 
-    def _far(self, key: str, columns: list[int]) -> Bytes:
-        values = self._labels(key)
-        taken = {values[c] for c in columns} - {None}
-        return np.array(
-            [0 if v in taken else 1 for v in values] + [0] * (self._session.everywhere.shape[0] - len(values)), np.uint8
-        )
+    def _ports(self, pod: Pod, later: bool, good: Bytes) -> bool:
+        """Take nodes where a port is in use out of ``good``; whether there were any."""
+        wanted = {(p.port, p.protocol, p.ip) for p in pod.record.host_ports}
+        found = False
+        for other in self._session.cluster.pods.values():
+            if not other.record.host_ports or other.node < 0 or other is pod:
+                continue
+            at = standing(other, self.census.evicted)
+            for port in other.record.host_ports:
+                if any(_same_port((port.port, port.protocol, port.ip), w) for w in wanted):
+                    for column in at.near if later else at.near + at.leaving:
+                        good[column] = 0
+                        found = True
+        return found
 
-    def _near(self, record: PodRecord, terms: list[PodTerm]) -> Bytes:
-        size = self._session.everywhere.shape[0]
-        found = np.ones(size, np.uint8)
+    def _far(self, key: str, counts: Ints) -> Bytes:
+        """Nodes outside the domains that are counted; those without the label are in none."""
+        ids, number = self.census.domains(key)
+        return (spread_out(sums(counts, ids, number), ids) == 0).astype(np.uint8)
+
+    def _near(self, record: PodRecord, terms: list[PodTerm], later: bool) -> Bytes:
+        # A pod that leaves still attracts, as in Kubernetes: only what a decision removes does not.
+        meanings = [meaning(term, record) for term in terms]
+        every = self.census.count(*meanings).here(False, record.uid)
+        found = np.ones(self._session.everywhere.shape[0], bool)
+        labelled = found.copy()
         seen = False
         for term in terms:
-            values = self._labels(term.topology_key)
-            taken = {
-                values[c] for p, c in self._running() if p.record.uid != record.uid and _in_term(term, record, p.record)
-            } - {None}
-            seen = seen or bool(taken)
-            found &= np.array([1 if v in taken else 0 for v in values] + [0] * (size - len(values)), np.uint8)
-        if not seen and all(_in_term(term, record, record) for term in terms):
+            ids, number = self.census.domains(term.topology_key)
+            counts = sums(every, ids, number)
+            seen = seen or bool(counts.any())
+            found &= spread_out(counts, ids) > 0
+            labelled &= ids >= 0
+        if not seen and all(self.census.means(m, record) for m in meanings):
             # The first of pods that want to be together may go anywhere where the labels are.
-            found = np.ones(size, np.uint8)
-            for term in terms:
-                values = self._labels(term.topology_key)
-                found &= np.array([v is not None for v in values] + [False] * (size - len(values)), np.uint8)
-        return found
+            found = labelled
+        return found.astype(np.uint8)
 
 
 def _same_port(a: tuple[int, str, str], b: tuple[int, str, str]) -> bool:

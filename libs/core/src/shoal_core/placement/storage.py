@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal_contracts.state import NodeRecord, PodRecord, Selector
 from shoal_core.nodes import Bytes
+from shoal_core.placement.census import users
 from shoal_core.placement.feasible import meets, selects
 from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CONFLICT = "node(s) had volume node affinity conflict"
 NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
 NO_SPACE = "node(s) did not have enough free storage"
+ONE_POD = "ReadWriteOncePod"
 MISSING = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 
 
@@ -35,6 +37,9 @@ class Storage:
         """Volume -> nodes that reach it."""
         self._reach: dict[int, Bytes] = {}
         """Capacity object -> nodes that it is for."""
+        self._elsewhere: frozenset[Key] | None = None
+        self._single = not session.settings.kai_0_17
+        """Whether a claim may be for one pod alone."""
 
     @property
     def _volumes(self) -> Volumes:
@@ -58,9 +63,33 @@ class Storage:
                 return f"pod has unbound immediate PersistentVolumeClaims: {name!r} waits for its volume"
         return ""
 
-    def mask(self, pod: PodRecord) -> tuple[Bytes, str]:
-        """(nodes (uint8, 1: may) that the pod's claims allow, which rule excluded some)."""
+    def used(self, pod: PodRecord, later: bool) -> str:
+        """Which claim of the pod is for one pod alone and has one already; empty if there is none. ``later``: when what
+        leaves is gone."""
+        if not self._single:
+            return ""
+        for key, claim in self._volumes.claims(pod):
+            if ONE_POD not in (claim.spec.access_modes or ()):
+                continue
+            if key in self._used_elsewhere() or self._session.census.count(users(*key)).here(later, pod.uid).any():
+                return f"persistentvolumeclaim {key[1]!r} is {ONE_POD} and in use by another pod"
+        return ""
+
+    def _used_elsewhere(self) -> frozenset[Key]:
+        """Claims of pods on nodes that are not among ours."""
+        if self._elsewhere is None:
+            cluster = self._session.cluster
+            away = [
+                cluster.pods[uid] for name, uids in cluster.by_node.items() if name not in cluster.nodes.columns for uid in uids
+            ]
+            self._elsewhere = frozenset((p.record.namespace, name) for p in away for name in p.record.volumes)
+        return self._elsewhere
+
+    def mask(self, pod: PodRecord, later: bool) -> tuple[Bytes, str]:
+        """(nodes (uint8, 1: may) that the pod's claims allow, which rule excluded some). ``later``: see ``used``."""
         good, why = self._session.everywhere.copy(), ""
+        if why := self.used(pod, later):
+            return np.zeros_like(good), f"node(s) unavailable: {why}"
         unbound: list[tuple[Key, Claim]] = []
         for key, claim in self._volumes.claims(pod):
             taken = self._volumes.taken.get(key)

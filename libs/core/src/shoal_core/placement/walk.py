@@ -15,7 +15,9 @@ from shoal_core.kernels.shared import place_shared, place_shared_run
 from shoal_core.nodes import Bytes, Floats, Ints
 from shoal_core.placement.dynamic import Dynamic
 from shoal_core.placement.offers import Offers
+from shoal_core.placement.preferences import Preferences
 from shoal_core.placement.storage import Storage
+from shoal_core.placement.together import Companions, companions, domains
 from shoal_core.placement.topology import Topology
 from shoal_core.queues import Queue
 from shoal_core.rows import MIG, Job, Pod, Shape, Vector, total_request
@@ -47,6 +49,10 @@ class Walk:
         self.dynamic = Dynamic(session)
         self.offers = Offers(session)
         self.storage = Storage(session)
+        self.preferences = Preferences(session)
+        self._confined: frozenset[str] = frozenset()
+        """Uids of pods that are kept to the nodes ``_within``."""
+        self._within: Bytes = session.everywhere
         self.failure: Failure | None = None
         self._predicates = "predicates" in plugins
         self._gate = "proportion" in plugins
@@ -68,11 +74,10 @@ class Walk:
         self._reasons: dict[tuple[int, int, int], dict[str, int]] = {}
         """Why pods of a shape find no node at all, as the nodes stood."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether no pod, as the session stands, keeps another from a node by more than what it uses."""
+    def alone(self, pod: Pod) -> bool:
+        """Whether no other pod, as the session stands, has a say in where this one goes but by what it uses."""
         session = self.session
-        return not (session.numa or session.cluster.avoiding or session.avoiding)
+        return not (session.numa or session.spreading or session.census.concerned(pod.record))
 
     # the job
 
@@ -94,18 +99,41 @@ class Walk:
             self.topology.reset()
         start = len(session.log)
         self.failure = None
-        if len(job.leaf_list) == 1 and job.root.topology is None and job.leaf_list[0].topology is None:
-            done = self._pods(job, job.leaf_list[0], tasks, among, later)
-        else:
-            by_leaf: dict[int, list[Pod]] = {}
-            for task in tasks:
-                by_leaf.setdefault(id(task.leaf), []).append(task)
-            done = self._member(job, job.root, by_leaf, among, later)
+        done = self._whole(job, tasks, among, later)
         if not done:
             session.rollback(start)
-            if not later and self.topology.told.lines:
-                self.failure = self._told()
+            if self._predicates and (found := companions(session, tasks)) is not None:
+                done = self._together(job, tasks, among, later, found)
+        if not done and not later and self.topology.told.lines:
+            self.failure = self._told()
         return done
+
+    def _together(self, job: Job, tasks: list[Pod], among: Bytes, later: bool, found: Companions) -> bool:
+        """The first pod of those that must be together took a domain that is too small: try the others, one by one."""
+        session, failure = self.session, self.failure
+        self._confined = found.uids
+        for domain in domains(session, found, among):
+            start, self._within = len(session.log), domain
+            if self.topology.scores or self.topology.told.lines:
+                self.topology.reset()
+            if self._whole(job, tasks, among, later):
+                break
+            session.rollback(start)
+        else:
+            self.failure = failure
+            self._confined = frozenset()
+            return False
+        self._confined, self.failure = frozenset(), None
+        return True
+
+    def _whole(self, job: Job, tasks: list[Pod], among: Bytes, later: bool) -> bool:
+        """Place all tasks of the job; where it fails, what was placed stays for the caller to undo."""
+        if len(job.leaf_list) == 1 and job.root.topology is None and job.leaf_list[0].topology is None:
+            return self._pods(job, job.leaf_list[0], tasks, among, later)
+        by_leaf: dict[int, list[Pod]] = {}
+        for task in tasks:
+            by_leaf.setdefault(id(task.leaf), []).append(task)
+        return self._member(job, job.root, by_leaf, among, later)
 
     def barred(self, job: Job, asked: Vector) -> tuple[Teller, tuple[Queue, int]] | None:
         """What of the job's queues keeps ``asked`` from starting: how it is told, and (queue, resource)."""
@@ -157,7 +185,8 @@ class Walk:
             shape = first.shape
             run = done + 1
             alone = not shape.dynamic or (self._claims and not shape.entangled and self.offers.counted_everywhere(shape))
-            if self.plain and alone and not shape.shared and not shape.claim_gpus and first.status == PENDING:
+            alone = alone and not shape.shared and not shape.claim_gpus and first.status == PENDING
+            if alone and self.alone(first) and first.record.uid not in self._confined:
                 if first.record.nominated_node:
                     run = done + 1
                 else:
@@ -166,6 +195,8 @@ class Walk:
                         and tasks[run].shape is shape
                         and tasks[run].status == PENDING
                         and not tasks[run].record.nominated_node
+                        and self.alone(tasks[run])
+                        and tasks[run].record.uid not in self._confined
                     ):
                         run += 1
                 placed = self._run(leaf, tasks[done:run], shape, among, later)
@@ -278,19 +309,34 @@ class Walk:
         return done
 
     def _one(self, job: Job, leaf: PodSet, pod: Pod, among: Bytes, later: bool) -> bool:
-        """Place one pod with everything that may matter for it."""
+        """Place one pod with everything that may matter for it; where only pods that were evicted are in the way, it waits
+        in its place for them."""
+        if self._somewhere(job, leaf, pod, among, later):
+            return True
+        if later or not self._predicates or not self.session.cluster.evicted:
+            return False
+        return (bool(pod.record.volumes) or self.dynamic.narrows(pod)) and self._somewhere(job, leaf, pod, among, True)
+
+    def _somewhere(self, job: Job, leaf: PodSet, pod: Pod, among: Bytes, later: bool) -> bool:
         session, nodes, shape, cluster = self.session, self.session.nodes, pod.shape, self.session.cluster
         if shape.dynamic and self._refused(job, pod):
             return False
         extra, among = self._extra(leaf, pod, among)
         allowed = self.mask(pod)
+        if pod.record.uid in self._confined:
+            allowed = allowed & self._within
         if self._predicates and self.dynamic.narrows(pod):
-            allowed = allowed & self.dynamic.mask(pod)[0]
+            allowed = allowed & self.dynamic.mask(pod, later)[0]
         volumes = self._predicates and bool(pod.record.volumes)
         if volumes:
-            allowed = allowed & self.storage.mask(pod.record)[0]
+            allowed = allowed & self.storage.mask(pod.record, later)[0]
         if shape.memory and self._gate:
             allowed = allowed & self._within_queue(job, pod)
+        if self.session.spreading:
+            allowed = allowed & self.dynamic.spread.guard(pod.record)
+        if self._predicates and self.preferences.any(pod):
+            wishes = self.preferences.score(pod, among & allowed)
+            extra = extra if wishes is None else extra + wishes
         claims = self._claims and shape.claiming
         owned = False
         while True:
@@ -430,9 +476,9 @@ class Walk:
             return
         narrowed, rule = None, ""
         if self._predicates and self.dynamic.narrows(pod):
-            narrowed, rule = self.dynamic.mask(pod)
+            narrowed, rule = self.dynamic.mask(pod, False)
         if self._predicates and pod.record.volumes:
-            allowed, told = self.storage.mask(pod.record)
+            allowed, told = self.storage.mask(pod.record, False)
             narrowed, rule = (allowed, told) if narrowed is None else (narrowed & allowed, rule or told)
         if self._claims and pod.shape.extended:
             offering = self.offers.mask(pod.shape)

@@ -71,7 +71,8 @@ class Looks:
     def plain(self, pod: Pod) -> bool:
         """Whether its place depends on its request, its mask and the room of nodes alone."""
         shape = pod.shape
-        return not (shape.shared or shape.dynamic or shape.claim_gpus or pod.record.nominated_node)
+        plain = not (shape.shared or shape.dynamic or shape.claim_gpus or pod.record.nominated_node)
+        return plain and self._walk.alone(pod)
 
     def node(self, column: int) -> Hashable:
         """All that placing plain pods sees of a node but its name; nodes with shared GPUs are like no other."""

@@ -58,13 +58,24 @@ class Failures:
         self._session = session
         self._smallest: dict[tuple[str, Signature], list[tuple[float, ...]]] = {}
 
+    def _apart(self, job: Job) -> bool:
+        """Whether pods on nodes would have its pods far away or near: others with the same demands may fare otherwise."""
+        session = self._session
+        if session.settings.kai_0_17 or not (session.cluster.social or session.social):
+            return False
+        return any(p.status == PENDING and session.census.concerned(p.record) for p in job.pods.values())
+
     def hopeless(self, scope: str, job: Job) -> bool:
         """Whether a job that is no harder than this one has failed already."""
+        if self._apart(job):
+            return False
         kept = self._smallest.get((scope, signature(self._session, job)))
         return kept is not None and not _easier(_requests(job), kept)
 
     def failed(self, scope: str, job: Job) -> None:
         """The job found nothing."""
+        if self._apart(job):
+            return
         key, mine = (scope, signature(self._session, job)), _requests(job)
         kept = self._smallest.get(key)
         if kept is None or (len(mine) <= len(kept) and all(_within(a, b) for a, b in zip(mine, kept, strict=False))):

@@ -194,9 +194,7 @@ class Search:
         began = self.session.units
         self._in_vain: dict[Likeness, int] = {}
         self._served_in_vain: dict[Likeness, int] = {}
-        comparable = (
-            not self._kai_0_17 and self.walk.plain and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
-        )
+        comparable = not self._kai_0_17 and not has_topology(job.root) and all(self._looks.plain(t) for t in tasks)
         for chosen in self._allowed(generator(self, accumulator, tasks)):
             if self._over() or self._hopeless(self.session.units - began):
                 return None

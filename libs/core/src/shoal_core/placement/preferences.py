@@ -1,0 +1,80 @@
+"""What pods would rather have: to be near or far from others, to be spread (Kubernetes' scores of InterPodAffinity and
+PodTopologySpread)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal_core.nodes import Bytes, Floats, Ints
+from shoal_core.placement.census import meaning, spread_out, sums
+from shoal_core.placement.spread import Spread
+from shoal_core.rows import Pod
+
+if TYPE_CHECKING:
+    from shoal_core.session import Session
+
+WORTH = 400.0
+"""Of the best node by each of the two: more than the fullest node is worth, less than to start now."""
+PLUGIN = 1e6
+"""What one point is worth where the plugin podaffinity is on, as in KAI."""
+
+
+class Preferences:
+    """Scores, as the session stands."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._spread = Spread(session)
+        self._plugin = "podaffinity" in session.plugins
+        self._of = self._plugin or not session.settings.kai_0_17
+
+    def any(self, pod: Pod) -> bool:
+        """Whether the pod has wishes, or others have of it."""
+        if not self._of:
+            return False
+        affinity = pod.record.affinity
+        if pod.record.spread or (affinity is not None and (affinity.pod_preferred or affinity.anti_preferred)):
+            return True
+        return any(h.weight and h.holders for h in self._session.census.concerned(pod.record))
+
+    def score(self, pod: Pod, candidates: Bytes) -> Floats | None:
+        """(nodes,): what is to be added to the score of each; None: nothing. ``candidates``: nodes that compete."""
+        found: Floats | None = None
+        points = self._points(pod)
+        here = candidates == 1
+        if points is not None and here.any():
+            if self._plugin:
+                found = points.astype(np.float64) * PLUGIN
+            else:
+                least, most = float(points[here].min()), float(points[here].max())
+                if most > least:
+                    found = np.where(here, (points - least) / (most - least) * WORTH, 0.0)
+        spread = self._spread.score(pod.record, candidates) if pod.record.spread else None
+        if spread is not None:
+            found = spread * WORTH if found is None else found + spread * WORTH
+        return found
+
+    def _points(self, pod: Pod) -> Ints | None:
+        """The sum of weights by node: the pod's own preferred terms, and those of pods that would have it near or far."""
+        record, census = pod.record, self._session.census
+        total: Ints | None = None
+        weighted: list[tuple[str, int, Ints]] = []
+        if record.affinity is not None:
+            own = [(t, t.weight) for t in record.affinity.pod_preferred]
+            own += [(t, -t.weight) for t in record.affinity.anti_preferred]
+            for term, weight in own:
+                counts = census.count(meaning(term, record)).here(False, record.uid)
+                weighted.append((term.topology_key, weight, counts))
+        weighted += [
+            (h.topology_key, h.weight, h.holders.here(False, record.uid))
+            for h in census.concerned(record)
+            if h.weight and not (self._plugin and h.hard)
+        ]
+        for key, weight, counts in weighted:
+            if counts.any():
+                ids, number = census.domains(key)
+                value = weight * spread_out(sums(counts, ids, number), ids)
+                total = value if total is None else total + value
+        return total
