@@ -84,7 +84,7 @@ class Cluster(Room):
         """Kept by placement.topology."""
         self.now = 0.0
         self._queue_records: dict[str, state.QueueRecord] = {}
-        self._priority_classes: dict[str, state.PriorityClassRecord] = {}
+        self.priority_classes: dict[str, state.PriorityClassRecord] = {}
         self._shapes = Shapes(self.nodes, self.claims)
         self.demands: dict[tuple[object, ...], int] = {}
         """What pods demand of nodes besides room -> a number (search.signatures)."""
@@ -124,7 +124,7 @@ class Cluster(Room):
                     self._queue_records[record.name] = record
                     self._tree = None
             case state.PriorityClassRecord():
-                self._priority_classes[record.name] = record
+                self.priority_classes[record.name] = record
                 self._reprioritise()
             case state.NamespaceRecord():
                 self.namespaces[record.name] = record.labels
@@ -163,7 +163,7 @@ class Cluster(Room):
                 if self._queue_records.pop(name, None):
                     self._tree = None
             case "priorityclass":
-                self._priority_classes.pop(name, None)
+                self.priority_classes.pop(name, None)
                 self._reprioritise()
             case "namespace":
                 self.namespaces.pop(name, None)
@@ -518,7 +518,7 @@ class Cluster(Room):
         job = self.jobs.get(key)
         if job is None:
             job = self.jobs[key] = Job(key)
-        value = priority(record.priority_class, self._priority_classes)
+        value = priority(record.priority_class, self.priority_classes)
         may = preemptible(record, value)
         old = job.record
         if old is not None and old.uid != record.uid:

@@ -52,6 +52,10 @@ def read(
     partition = _map(params.get("partitionParams"), "schedulerParams.partitionParams")
     depths = _map(config.get("queueDepthPerAction"), "queueDepthPerAction")
     depth = {str(k): int(_count(v, f"queueDepthPerAction.{k}")) for k, v in depths.items()}
+    compatibility = _compatibility(config.get("compatibility", params.get("compatibility")))
+    old = compatibility == KAI_0_17
+    part, most = (0.0, 0) if old else (Settings.evictions_per_owner, Settings.evictions_per_cycle)
+    most = config.get("evictionsPerCycle", most)
     return Settings(
         actions=actions,
         plugins=tuple(arguments),
@@ -76,13 +80,11 @@ def read(
         consolidating_reclaim=bool(params.get("allowConsolidatingReclaim", True)),
         staleness_grace=_flag(params, "globalDefaultStalenessGracePeriod", Settings.staleness_grace * NANO) / NANO,
         stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
-        evictions_per_owner=_part(config.get("evictionsPerOwner"), "evictionsPerOwner", Settings.evictions_per_owner),
-        evictions_per_cycle=max(0, int(_count(config.get("evictionsPerCycle") or 0, "evictionsPerCycle")))
-        if "evictionsPerCycle" in config
-        else Settings.evictions_per_cycle,
+        evictions_per_owner=_part(config.get("evictionsPerOwner"), "evictionsPerOwner", part),
+        evictions_per_cycle=max(0, int(_count(most or 0, "evictionsPerCycle"))),
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
         csi_storage=bool(params.get("scheduleCSIStorage", False)),
-        compatibility=_compatibility(config.get("compatibility", params.get("compatibility"))),
+        compatibility=compatibility,
     )
 
 

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shoal_contracts.state import GroupRecord, PriorityClassRecord
+from shoal_contracts.state import GroupRecord, PodRecord, PriorityClassRecord
 
 DEFAULT_PRIORITY = 50
 PREEMPTIBLE_BELOW = 100
+NEVER = "Never"
+"""preemptionPolicy of pods that evict nobody."""
 
 
 def priority(name: str, classes: Mapping[str, PriorityClassRecord]) -> int:
     """The value of the class, else of the global default class, else 50 (spec: kubernetes.md 2.6)."""
+    found = priority_class(name, classes)
+    return found.value if found else DEFAULT_PRIORITY
+
+
+def priority_class(name: str, classes: Mapping[str, PriorityClassRecord]) -> PriorityClassRecord | None:
+    """The class of this name, else the global default class, if there is one."""
     if found := classes.get(name):
-        return found.value
-    for other in sorted(classes.values(), key=lambda c: c.name):
-        if other.global_default:
-            return other.value
-    return DEFAULT_PRIORITY
+        return found
+    return min((c for c in classes.values() if c.global_default), key=lambda c: c.name, default=None)
+
+
+def evicts_nobody(group: GroupRecord, pods: Iterable[PodRecord], classes: Mapping[str, PriorityClassRecord]) -> bool:
+    """Whether these pods of the group wait for room without evicting others: preemptionPolicy Never of its class or of theirs.
+
+    A pod that named no class has the policy of the global default one: a class that the group names stands above it.
+    """
+    mine = priority_class(group.priority_class, classes)
+    if mine is not None and mine.preemption_policy == NEVER:
+        return True
+    for pod in pods:
+        its = classes.get(pod.priority_class)
+        unnamed = its is not None and its.global_default and mine is not None and not mine.global_default
+        if (pod.preemption_policy or (its.preemption_policy if its else "")) == NEVER and not unnamed:
+            return True
+    return False
 
 
 def preemptible(group: GroupRecord, value: int) -> bool:

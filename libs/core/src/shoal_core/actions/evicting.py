@@ -19,6 +19,9 @@ from shoal_core.search.tape import Tape
 from shoal_core.session import Session
 from shoal_core.settings import Budgets
 from shoal_core.status import PIPELINED, RELEASING
+from shoal_model.podgroup import evicts_nobody
+
+POLITE = Hindrance("it waits for free room, because its preemptionPolicy is Never")
 
 
 class Evicting:
@@ -121,6 +124,9 @@ class Evicting:
         tasks, chunk = job.chunk(False, session.least_memory)
         if not tasks:
             return
+        if self._evicts_nobody(job, tasks):
+            session.hindered.setdefault(job.key, POLITE)
+            return
         may = self.may_try(job, chunk)
         if may is False:
             return
@@ -143,6 +149,12 @@ class Evicting:
             self._explain(job, chunk, bounds, scope)
             return
         self._commit(job, found)
+
+    def _evicts_nobody(self, job: Job, tasks: list[Pod]) -> bool:
+        classes = self.session.cluster.priority_classes
+        if self.session.settings.kai_0_17 or job.record is None:
+            return False
+        return evicts_nobody(job.record, (t.record for t in tasks), classes)
 
     def _search(self, job: Job, chunk: Vector, bounds: Bounds) -> tuple[Scenario | None, bool]:
         """(the scenario that lets the job's next pods start, left simulated; whether its work was used up before)."""
