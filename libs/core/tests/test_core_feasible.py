@@ -13,7 +13,7 @@ from shoal_contracts.state import (
     Taint,
     Toleration,
 )
-from shoal_core import cycle
+from shoal_core import Settings, cycle
 from shoal_core.placement.feasible import integer, matches, may_use_cordoned, meets, selects
 from shoal_testkit.small import node, queue, starts, work, world
 
@@ -118,3 +118,39 @@ def test_equal_pods_of_which_one_tolerates_it_are_told_apart() -> None:
     for record in work("b", created=1, pod={"tolerations": [Toleration(operator="Exists")]}):
         c.apply(record)
     assert starts(cycle(c)) == {"b-0": "n"}
+
+
+def _prefers(*terms: tuple[int, str]) -> dict[str, object]:
+    found = [NodeTerm(weight=w, expressions=[Requirement(key="gen", operator="Gt", values=[v])]) for w, v in terms]
+    return {"affinity": Affinity(node_preferred=found)}
+
+
+def test_preferred_labels_of_nodes_beat_packing_and_their_weights_add_up() -> None:
+    full = work("full", gpus=3, nodes=["n9"])
+    nodes = [node("n9", labels={"gen": "9"}), node("n10", labels={"gen": "10"}), node("n20", labels={"gen": "20"})]
+    assert starts(cycle(world(queue("q"), *nodes, *full, *work("g")))) == {"g-0": "n9"}
+    assert starts(cycle(world(queue("q"), *nodes, *full, *work("g", pod=_prefers((1, "9"), (1, "15")))))) == {"g-0": "n20"}
+    assert starts(cycle(world(queue("q"), *nodes, *full, *work("g", pods=2, pod=_prefers((1, "9")))))) == {
+        "g-0": "n10",
+        "g-1": "n10",
+    }
+    # An empty term prefers nothing.
+    nothing = {"affinity": Affinity(node_preferred=[NodeTerm(weight=100)])}
+    assert starts(cycle(world(queue("q"), *nodes, *full, *work("g", pod=nothing)))) == {"g-0": "n9"}
+    reference = cycle(
+        world(queue("q"), *nodes, *full, *work("g", pod=_prefers((1, "9")))), settings=Settings(compatibility="0.17")
+    )
+    assert starts(reference) == {"g-0": "n9"}
+
+
+@pytest.mark.parametrize("gpus", [1, 0.5])
+def test_taints_that_would_rather_have_no_pods_are_avoided_while_there_is_room(gpus: float) -> None:
+    shy = [Taint(key="spot", effect="PreferNoSchedule")]
+    c = world(
+        queue("q"), node("a", taints=shy), node("b", 1), *(r for i in range(3) for r in work(f"g{i}", gpus=gpus, created=i))
+    )
+    got = starts(cycle(c))
+    assert [got[f"g{i}-0"] for i in range(3)] == (["b", "a", "a"] if gpus == 1 else ["b", "b", "a"])
+    fond = {"tolerations": [Toleration(key="spot", operator="Exists")]}
+    c = world(queue("q"), node("a", taints=shy), node("b"), *work("g", gpus=gpus, pod=fond))
+    assert starts(cycle(c)) == {"g-0": "a"}

@@ -226,3 +226,31 @@ def test_a_namespace_has_its_name_as_a_label() -> None:
     assert bare == NamespaceRecord(name="a", labels={"kubernetes.io/metadata.name": "a"})
     labelled = normalise.from_dict({"kind": "Namespace", "metadata": {"name": "a", "labels": {"team": "db"}}})
     assert labelled == NamespaceRecord(name="a", labels={"kubernetes.io/metadata.name": "a", "team": "db"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"tolerations": [{"key": "sla", "operator": "Gt", "value": "900", "effect": "NoSchedule"}]},
+            "operator Gt of key 'sla'",
+        ),
+        ({"schedulingGroup": {"podGroupName": "g"}}, "spec.schedulingGroup"),
+        ({"workloadRef": {"name": "w"}}, "spec.workloadRef"),
+        ({"volumes": [{"name": "d", "iscsi": {"iqn": "x"}}]}, "spec.volumes 'd'"),
+        ({"volumes": [{"name": "d", "gcePersistentDisk": {"pdName": "x"}}]}, "spec.volumes 'd'"),
+    ],
+)
+def test_fields_that_are_not_honoured_are_named(spec: dict[str, Any], told: str) -> None:
+    (text,) = pod_of(spec=spec).unheeded
+    assert told in text
+
+
+def test_fields_that_are_honoured_are_not() -> None:
+    spec = {
+        "tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b"}],
+        "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
+        "topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
+        "affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    }
+    assert pod_of(spec=spec).unheeded == []

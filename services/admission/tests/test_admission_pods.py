@@ -301,3 +301,12 @@ def test_a_pod_with_anything_inside_gets_a_verdict(found: dict[str, Any], broken
     found["spec"]["containers"][0][where] = broken
     for one in (mutate, validate):
         assert isinstance(one(review(found), ALL), Verdict)
+
+
+def test_fields_that_are_not_honoured_are_warned_of_when_a_pod_is_made() -> None:
+    found = pod(None, container(), workloadRef={"name": "w"})
+    verdict = validate(review(found), Rules())
+    assert verdict.allowed
+    assert "spec.workloadRef" in verdict.warnings[0]
+    assert validate(review(found, found, "UPDATE"), Rules()).warnings == ()
+    assert validate(review(pod(None, container())), Rules()).warnings == ()

@@ -216,3 +216,15 @@ async def test_a_priority_class_that_does_not_exist_is_told_unless_it_comes(rig:
     await rig.look()
     assert {"priorityClassName": "superhigh"} in [body.get("spec") for name, body in rig.api.patched if name == OWN]
     assert rig.it._classless == {}
+
+
+async def test_fields_that_are_not_honoured_are_told_once(rig: Rig) -> None:
+    rig.pod(unheeded=["spec.x is not honoured"])
+    await rig.look()
+    await rig.look()
+    assert rig.events == [("Pod", "FieldNotHonoured", "spec.x is not honoured")]
+    rig.pod("q", unheeded=["spec.x is not honoured"], condition_message="no room")
+    await rig.look("q")
+    assert len(rig.events) == 1
+    rig.it._pod_gone(("ns", "p"))
+    assert rig.it._heard == {}

@@ -181,6 +181,8 @@ class PodRecord(Message, frozen=True, kw_only=True, tag="pod.v1"):
     """Groups of shared GPUs that the pod's labels name."""
     error: str = ""
     """Why the pod can't be scheduled as it is written (a malformed annotation, say); empty if it is sound."""
+    unheeded: list[str] = []
+    """Fields of its spec that say where it may run and are not honoured, a sentence each."""
     node_selector: dict[str, str] = {}
     affinity: Affinity | None = None
     tolerations: list[Toleration] = []

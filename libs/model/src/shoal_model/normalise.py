@@ -14,6 +14,7 @@ from shoal_model import gpu, labels, objects, podgroup
 from shoal_model import queue as queue_rules
 from shoal_model.quantity import BadQuantity, amount, duration, milli, seconds
 from shoal_model.resources import base_units, pod_requests
+from shoal_model.unheeded import unheeded
 
 Record = state.StateMessage
 
@@ -176,6 +177,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
         share=shared,
         gpu_groups=gpu.groups_of(tags),
         error=error or wrong,
+        unheeded=unheeded(spec),
         node_selector=spec.node_selector or {},
         affinity=_affinity(spec.affinity),
         tolerations=[

@@ -191,6 +191,10 @@ class Volume(Obj):
     name: str = ""
     persistent_volume_claim: VolumeClaim | None = None
     ephemeral: dict[str, Any] | None = None
+    gce_persistent_disk: Any = None
+    aws_elastic_block_store: Any = None
+    rbd: Any = None
+    iscsi: Any = None
 
 
 class ResourceClaim(Obj):
@@ -216,6 +220,8 @@ class PodSpec(Obj):
     affinity: Affinity | None = None
     tolerations: list[Toleration] | None = None
     topology_spread_constraints: list[SpreadConstraint] | None = None
+    scheduling_group: Any = None
+    workload_ref: Any = None
     scheduling_gates: list[Gate] | None = None
     volumes: list[Volume] | None = None
     resource_claims: list[ResourceClaim] | None = None

@@ -15,6 +15,7 @@ from shoal_kube.admission import Operation, Request, Verdict
 from shoal_model import gpu, labels, objects, sharing
 from shoal_model.objects import Obj
 from shoal_model.sharing import VISIBLE_DEVICES, Target
+from shoal_model.unheeded import unheeded
 
 HARMLESS = ("", "void", "none")
 """Values of NVIDIA_VISIBLE_DEVICES that give a container no device."""
@@ -150,7 +151,8 @@ def validate(request: Request, rules: Rules) -> Verdict:
         problem = _misplaced(pod, request) or _share_problem(pod, rules)
         if rules.block_visible_devices:
             problem = problem or _forbidden_devices(pod)
-    return Verdict(False, problem) if problem else Verdict()
+    warnings = tuple(unheeded(pod.found.spec)) if old is None else ()
+    return Verdict(not problem, problem, warnings)
 
 
 def _misplaced(pod: Pod, request: Request) -> str:

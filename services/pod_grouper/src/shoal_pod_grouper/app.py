@@ -72,6 +72,8 @@ class Service:
         """Uids of owners that may not be read, and were logged."""
         self._classless: dict[Key, tuple[str, float]] = {}
         """Pod -> the priority class that it names and that does not exist, and since when that is known."""
+        self._heard: dict[Key, str] = {}
+        """Pod -> its uid when it was told which of its fields are not honoured."""
         self._news = asyncio.Event()
         self._current = asyncio.Event()
 
@@ -115,7 +117,7 @@ class Service:
 
     def _pod_gone(self, key: Key) -> None:
         self._put(key, None)
-        for known in (self._pods, self._due, self._waits, self._classless):
+        for known in (self._pods, self._due, self._waits, self._classless, self._heard):
             known.pop(key, None)
 
     def _group_gone(self, key: Key) -> None:
@@ -210,6 +212,7 @@ class Service:
             return
         if pod.phase in ("Succeeded", "Failed"):
             return
+        self._tell_unheeded(key, pod)
         have = self._groups.get((pod.namespace, pod.group))
         if pod.group and (pod.node or not pod.owners) and have is not None:
             self._put(key, (pod.namespace, pod.group))
@@ -249,6 +252,15 @@ class Service:
                 del self._owner_locks[owner]
             else:
                 self._owner_locks[owner] = (lock, users - 1)
+
+    def _tell_unheeded(self, key: Key, pod: PodRecord) -> None:
+        """Say once which fields of a pod that waits are not honoured; one that has a condition was told before."""
+        if not pod.unheeded or pod.node or pod.condition_message or self._heard.get(key) == pod.uid:
+            return
+        self._heard[key] = pod.uid
+        about = Ref("v1", "Pod", pod.namespace, pod.name, pod.uid)
+        for text in pod.unheeded:
+            self._recorder.event(about, "Warning", "FieldNotHonoured", text)
 
     def _tell_unread(self, pod: PodRecord, owner: OwnerRef, below: str) -> None:
         """An owner may not be read: its queue, its priority and what else it says of the group are lost."""

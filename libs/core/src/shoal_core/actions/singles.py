@@ -41,7 +41,7 @@ class Singles:
             return None
         if len(leaves) != 1 or leaves[0].topology is not None or job.root.topology is not None or pod.record.nominated_node:
             return None
-        if not self._walk.alone(pod) or f"{pod.record.uid}-0" in session.nodes.named:
+        if self._walk.preferences.of_nodes(pod) or not self._walk.alone(pod) or f"{pod.record.uid}-0" in session.nodes.named:
             return None
         return None if self._walk.barred(job, shape.vector) else pod
 

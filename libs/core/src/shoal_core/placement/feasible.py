@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from shoal_contracts.state import NodeTerm, PodRecord, Requirement, Selector, Taint, Toleration
 
+SHUNNING = "PreferNoSchedule"
 BLOCKING = frozenset({"NoSchedule", "NoExecute"})
 CORDONED = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 """What ``spec.unschedulable`` of a node amounts to (Kubernetes' NodeUnschedulable)."""
@@ -91,6 +92,16 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
 def tolerated(pod: PodRecord, taints: list[Taint]) -> bool:
     """Whether the pod tolerates every taint that keeps pods away."""
     return all(any(tolerates(t, taint) for t in pod.tolerations) for taint in taints if taint.effect in BLOCKING)
+
+
+def wished(pod: PodRecord, name: str, labels: Mapping[str, str]) -> int:
+    """The weights of the preferred terms of node affinity that the node meets."""
+    return sum(t.weight for t in (pod.affinity.node_preferred if pod.affinity else ()) if meets(t, name, labels))
+
+
+def shunned(pod: PodRecord, taints: list[Taint]) -> int:
+    """How many taints would rather have the pod elsewhere (PreferNoSchedule)."""
+    return sum(t.effect == SHUNNING and not any(tolerates(o, t) for o in pod.tolerations) for t in taints)
 
 
 def may_use_cordoned(pod: PodRecord) -> bool:

@@ -1,5 +1,5 @@
-"""What pods would rather have: to be near or far from others, to be spread (Kubernetes' scores of InterPodAffinity and
-PodTopologySpread)."""
+"""What pods would rather have: nodes with some labels, none with some taints, to be near or far from others, to be spread
+(Kubernetes' scores of NodeAffinity, TaintToleration, InterPodAffinity and PodTopologySpread)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 
 from shoal_core.nodes import Bytes, Floats, Ints
 from shoal_core.placement.census import meaning, spread_out, sums
+from shoal_core.placement.feasible import SHUNNING, shunned, wished
 from shoal_core.placement.spread import Spread
 from shoal_core.rows import Pod
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
 
-WORTH = 400.0
-"""Of the best node by each of the two: more than the fullest node is worth, less than to start now."""
+WORTH = 200.0
+"""Of the best node by each of the four: more than the fullest node is worth, together less than to start now."""
 PLUGIN = 1e6
 """What one point is worth where the plugin podaffinity is on, as in KAI."""
 
@@ -29,6 +30,35 @@ class Preferences:
         self._spread = Spread(session)
         self._plugin = "podaffinity" in session.plugins
         self._of = self._plugin or not session.settings.kai_0_17
+        self._nodes = not session.settings.kai_0_17
+        self._shunning = self._nodes and any(
+            t.effect == SHUNNING for node in session.nodes.records if node is not None for t in node.taints
+        )
+        self._kept: dict[int, tuple[Ints, Ints]] = {}
+        """By shape: (weights that each node meets, taints of each node that are not tolerated)."""
+
+    def of_nodes(self, pod: Pod) -> bool:
+        """Whether some nodes suit the pod better than others by their labels or taints."""
+        affinity = pod.record.affinity
+        return self._shunning or (self._nodes and affinity is not None and bool(affinity.node_preferred))
+
+    def by_node(self, pod: Pod, candidates: Bytes) -> Floats:
+        """(nodes,): what is to be added to the score of each for its labels and taints."""
+        kept = self._kept.get(pod.shape.number)
+        if kept is None:
+            size = candidates.shape[0]
+            kept = self._kept[pod.shape.number] = np.zeros(size, np.int64), np.zeros(size, np.int64)
+            for column, node in enumerate(self._session.nodes.records):
+                if node is not None:
+                    kept[0][column] = wished(pod.record, node.name, node.labels)
+                    kept[1][column] = shunned(pod.record, node.taints)
+        here = candidates == 1
+        total = np.zeros(candidates.shape[0])
+        for sign, found in zip((1, -1), kept, strict=True):
+            most = int(found[here].max(initial=0))
+            if most > 0:
+                total += sign * WORTH * np.where(here, found / most, 0.0)
+        return total
 
     def any(self, pod: Pod) -> bool:
         """Whether the pod has wishes, or others have of it."""

@@ -260,9 +260,12 @@ class Walk:
         session = self.session
         scores = self.topology.score(leaf) if self.topology.scores else None
         nominated = pod.record.nominated_node if "nominatednode" in session.plugins else ""
-        if scores is None and not nominated and not session.numa:
+        wishes = self._predicates and self.preferences.of_nodes(pod)
+        if scores is None and not nominated and not session.numa and not wishes:
             return session.none, among
         extra = np.zeros_like(session.none)
+        if wishes:
+            extra += self.preferences.by_node(pod, among & self.mask(pod))
         if scores is not None:
             missing = np.isnan(scores)
             among = (among & ~missing).astype(np.uint8)

@@ -72,7 +72,7 @@ class Looks:
         """Whether its place depends on its request, its mask and the room of nodes alone."""
         shape = pod.shape
         plain = not (shape.shared or shape.dynamic or shape.claim_gpus or pod.record.nominated_node)
-        return plain and self._walk.alone(pod)
+        return plain and self._walk.alone(pod) and not self._walk.preferences.of_nodes(pod)
 
     def node(self, column: int) -> Hashable:
         """All that placing plain pods sees of a node but its name; nodes with shared GPUs are like no other."""
