@@ -130,6 +130,15 @@ async def test_a_missing_stream_is_unavailable(bus: Bus) -> None:
         await bus.publish("shoal.v1.nowhere.x", b"")
 
 
+async def test_the_age_of_a_stream_is_the_servers(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    first = await bus.age(streams.STATE.name)
+    assert 0.0 <= first < 3600.0
+    assert await bus.age(streams.STATE.name) > first
+    with pytest.raises(Unavailable):
+        await bus.age("NO_SUCH_STREAM")
+
+
 async def test_a_mirror_sees_the_present_and_then_every_change(bus: Bus) -> None:
     await bus.publish_many([Item(pod(i), b"a") for i in range(300)])
     mirror = Mirror(bus, "SHOAL_STATE", subjects.state(">"))

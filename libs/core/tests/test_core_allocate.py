@@ -168,7 +168,7 @@ def test_a_limit_holds_at_every_level(which: str) -> None:
     result = cycle(c)
     assert set(placed(result)) == {"g0"}
     assert why(result) == {"h": "OverLimit"}
-    assert "may use 1 GPUs and uses 1: 1 more are over its limit" in result.waiting[0].message
+    assert "1 GPU: 1 in use, 1 more requested" in result.waiting[0].message
 
 
 def test_non_preemptible_work_stays_in_quota() -> None:
@@ -208,7 +208,7 @@ def test_selectors_affinity_and_taints() -> None:
     assert found["newer-0"] == "fast"
     assert found["named-0"] == "soft"
     assert "nowhere-0" not in found
-    assert "excluded by node selector, affinity, taints" in result.waiting[0].message
+    assert result.waiting[0].message == "none of 4 nodes fits: 4 node(s) don't match the required node affinity"
 
 
 def test_pods_and_other_resources_count() -> None:

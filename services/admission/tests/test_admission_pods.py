@@ -90,6 +90,25 @@ GOLDEN: dict[str, tuple[dict[str, Any], Rules]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("before", "env", "refused"),
+    [
+        ([], [{"name": VISIBLE, "value": "all"}], True),
+        ([], [{"name": VISIBLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}], True),
+        ([], [{"name": VISIBLE, "value": "void"}], False),
+        ([], [{"name": "X", "value": "all"}], False),
+        (["debug"], [{"name": VISIBLE, "value": "all"}], False),
+    ],
+)
+def test_a_container_for_debugging_may_not_choose_its_devices(before: list[str], env: list[Any], refused: bool) -> None:
+    old = pod(ephemeralContainers=[container(name, env=env) for name in before])
+    new = pod(ephemeralContainers=[container("debug", env=env)])
+    verdict = validate(review(new, old, "UPDATE"), Rules(block_visible_devices=True))
+    assert verdict.allowed is not refused
+    assert ("container debug sets NVIDIA_VISIBLE_DEVICES" in verdict.message) is refused
+    assert validate(review(new, old, "UPDATE"), Rules()) == Verdict()
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_patches_are_those_of_the_golden_files(name: str) -> None:
     found, rules = GOLDEN[name]

@@ -69,6 +69,15 @@ def test_pods_are_ours_and_outside_of_the_systems_namespaces() -> None:
     assert found[webhooks.MUTATE_POD]["reinvocationPolicy"] == "IfNeeded"
 
 
+def test_containers_for_debugging_are_reviewed_where_devices_are_guarded() -> None:
+    for every in (False, True):
+        hook = hooks(Settings(every_pod=every))[webhooks.VALIDATE_POD]
+        resources = [r for rule in hook["rules"] for r in rule["resources"]]
+        assert resources == ["pods", "pods/ephemeralcontainers"][: 1 + every]
+        assert ("ephemeralcontainers" in hook["matchConditions"][1]["expression"]) is every
+        assert "ephemeralcontainers" not in str(hooks(Settings(every_pod=every))[webhooks.MUTATE_POD])
+
+
 def test_queues_are_reviewed_before_they_are_deleted() -> None:
     hook = hooks(Settings())[webhooks.VALIDATE_QUEUE]
     assert hook["rules"][0]["operations"] == ["CREATE", "UPDATE", "DELETE"]

@@ -149,6 +149,13 @@ class Bus:
         except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
 
+    async def age(self, stream: str) -> float:
+        """Seconds since a stream was made, by the server's clock. Raises Unavailable where that is not known."""
+        try:
+            return await follow.age(self._connection, stream)
+        except (nats.errors.Error, js_errors.Error, OSError, TimeoutError, ValueError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
+
     async def last_seq(self, stream: str) -> int:
         """The last sequence of a stream. Raises Unavailable when there is none."""
         try:

@@ -15,7 +15,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+import msgspec
 import nats.errors
 from nats.js import api
 from nats.js import errors as js_errors
@@ -39,6 +41,12 @@ class Change:
     incarnation: str
 
 
+class _Info(msgspec.Struct):
+    created: datetime | None = None
+    ts: datetime | None = None
+    """When the server answered."""
+
+
 @dataclass
 class _Place:
     """How far the reader is."""
@@ -52,6 +60,15 @@ async def incarnation(connection: Connection, stream: str) -> tuple[str, int, in
     """(creation time, first sequence, last sequence) of a stream. Raises nats errors."""
     reply = await connection.js.stream_info(stream)
     return str(reply.created), reply.state.first_seq, reply.state.last_seq
+
+
+async def age(connection: Connection, stream: str) -> float:
+    """Seconds since the stream was made, by the server's clock alone. Raises nats errors, and ValueError for an odd answer."""
+    reply = await connection.nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=connection.config.timeout)
+    found = msgspec.json.decode(reply.data, type=_Info)
+    if found.created is None or found.ts is None:
+        raise ValueError(f"no times in what the server says of stream {stream}")
+    return (found.ts - found.created).total_seconds()
 
 
 async def follow(

@@ -136,7 +136,10 @@ def _wrong(session: Session, job: Job) -> tuple[str, str] | None:
         return "InvalidPodGroup", record.error
     queue = job.queue
     if queue is None:
-        told = cluster.tree.problems.get(record.queue) or f"queue {record.queue!r} does not exist: create it, or name another"
+        told = cluster.tree.problems.get(record.queue) or (
+            f"queue {record.queue!r} does not exist: create it, or name another in spec.queue of PodGroup"
+            f" {job.key[0]}/{job.name}"
+        )
         return "QueueDoesNotExist", told
     if queue.children:
         return "QueueDoesNotExist", f"queue {queue.name} has queues below it: name one of those"
@@ -156,7 +159,7 @@ def _why(session: Session, job: Job, tried: bool) -> Waiting:
     uids = reasons.waiting_uids(job)
     until = delayed_until(job)
     if until > session.now:
-        text = f"may take no room from others for another {until - session.now:g} s (spec.preemptionDelay)"
+        text = f"may take no room from others until {reasons.clock(until)} (spec.preemptionDelay)"
         if failure is not None:
             text = f"{failure.message}; {text}"
         return Waiting(*job.key, record.queue, "PreemptionDelayNotElapsed", text, uids, failure.details if failure else {})

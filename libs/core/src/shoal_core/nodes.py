@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -383,6 +385,15 @@ class Nodes:
             self._columns_profiles = np.array(self._profile_of, np.int64)
             self._grouped_at = self.version
         return self._columns_profiles, self._samples
+
+    def alike(self, columns: NDArray[np.bool_], *, each: bool) -> Iterator[tuple[NodeRecord, int]]:
+        """(one node, how many) of those in ``columns`` (nodes,) that have the same labels and taints; ``each``: one by one."""
+        if each:
+            yield from ((record, 1) for column, record in enumerate(self.records) if record is not None and columns[column])
+            return
+        profiles, samples = self._grouped()
+        numbers, counts = np.unique(profiles[columns[: profiles.shape[0]]], return_counts=True)
+        yield from ((samples[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True) if n in samples)
 
     def _device_kind(self, shape: Shape) -> Bytes:
         """Nodes whose kind of GPU suits the request (placement spec 2.4, steps 2 and 3)."""

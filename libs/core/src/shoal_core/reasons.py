@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.fairness.division import UNLIMITED
 from shoal_core.kernels.place import count_short
 from shoal_core.nodes import Bytes, is_gpu
+from shoal_core.placement.feasible import names_nodes, selected, tolerated
 from shoal_core.queues import NAMES, Queue
 from shoal_core.rows import Job, Pod, Vector
 from shoal_core.status import PENDING
 from shoal_core.vocabulary import GPU
+from shoal_model import labels
+from shoal_model.quantity import rfc3339
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
 
+SHORT_OF_GPUS = "node(s) didn't have enough resources: GPUs"
+MOST_EXCLUSIONS = 5
 SHORT = {"cpu": "CPU cores", "memory": "memory", "nvidia.com/gpu": "GPUs", "pods": "room for pods"}
 
 
@@ -28,12 +36,28 @@ def amount(resource: int, value: float) -> str:
     return f"{value / 1e6:g} MB" if resource == 1 else f"{value / 1000:g}" if resource == 0 else f"{value:g}"
 
 
+def measured(resource: int, value: float) -> str:
+    """The same with its unit."""
+    if value == UNLIMITED:
+        return f"unlimited {NAMES[resource]}"
+    if resource == 1:
+        return f"{amount(1, value)} of memory"
+    text = amount(resource, value)
+    return f"{text} {'CPU core' if resource == 0 else 'GPU'}{'' if text == '1' else 's'}"
+
+
+def clock(at: float) -> str:
+    """A time, as people read it: to the second, not before it."""
+    text = rfc3339(math.ceil(at))
+    return f"{text[11:19]} UTC on {text[:10]}"
+
+
 def over_limit(queue: Queue, resource: int, asked: Vector) -> tuple[str, str, dict[str, object]]:
     """(code, message, details) for a limit that would be broken."""
     r = resource
     text = (
-        f"queue {queue.name} may use {amount(r, queue.limit[r])} {NAMES[r]} and uses {amount(r, queue.allocated[r])}:"
-        f" {amount(r, asked[r])} more are over its limit"
+        f"over the limit of queue {queue.name}, {measured(r, queue.limit[r])}: {amount(r, queue.allocated[r])} in use,"
+        f" {amount(r, asked[r])} more requested"
     )
     details = {
         "queue": queue.name,
@@ -49,8 +73,9 @@ def over_quota(queue: Queue, resource: int, asked: Vector) -> tuple[str, str, di
     """(code, message, details) for a quota that non-preemptible work would break."""
     r = resource
     text = (
-        f"queue {queue.name} has a quota of {amount(r, queue.quota[r])} {NAMES[r]}, of which non-preemptible work uses"
-        f" {amount(r, queue.fixed[r])}: {amount(r, asked[r])} more are over its quota"
+        f"non-preemptible work may use only the quota of queue {queue.name}, {measured(r, queue.quota[r])}:"
+        f" {amount(r, queue.fixed[r])} in use by such work, {amount(r, asked[r])} more requested; raise the quota, or use a"
+        " preemptible priority class such as train"
     )
     details = {"queue": queue.name, "resource": NAMES[r], "quota": queue.quota[r], "used": queue.fixed[r], "asked": asked[r]}
     return "NonPreemptibleOverQuota", text, details
@@ -68,7 +93,7 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
     allowed = nodes.allowed(shape, pod.record, session.settings.restrict_nodes) & among
     excluded = there - unusable - int(allowed.sum())
     if excluded:
-        reasons["node(s) excluded by node selector, affinity, taints or kind of GPU"] = excluded
+        reasons += _excluded(session, pod, inside & (nodes.open_to(pod.record) != 0) & (allowed == 0))
     if narrowed is not None:
         left = allowed & narrowed
         if lost := int(allowed.sum() - left.sum()):
@@ -90,14 +115,61 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
             name = nodes.resources.values[int(r)]
             reasons[f"node(s) didn't have enough resources: {SHORT.get(name, name)}"] = int(count)
     if shape.shared and not any(short):
-        reasons["node(s) didn't have enough resources: GPUs"] = int(allowed.sum())
+        reasons[SHORT_OF_GPUS] = int(allowed.sum())
     return {what: count for what, count in sorted(reasons.items()) if count}
 
 
-def no_node_text(reasons: dict[str, int], there: int) -> str:
-    """The same in words."""
-    listed = "; ".join(f"{count} {what}" for what, count in reasons.items())
-    return f"no nodes with enough resources were found: of {there}, {listed or 'none is left'}"
+def _excluded(session: Session, pod: Pod, columns: NDArray[np.bool_]) -> Counter[str]:
+    """What the node selector, the affinity, taints or the kind of GPU exclude, by what does; the rest in one."""
+    nodes, record = session.nodes, pod.record
+    worker = (labels.CPU_WORKER if pod.shape.cpu_only else labels.GPU_WORKER) if session.settings.restrict_nodes else ""
+    found: Counter[str] = Counter()
+    for one, count in nodes.alike(columns, each=names_nodes(record)):
+        found[_excludes(record, one, worker)] += count
+    if len(found) > MOST_EXCLUSIONS:
+        kept = Counter(dict(sorted(found.items(), key=lambda x: (-x[1], x[0]))[:MOST_EXCLUSIONS]))
+        kept["node(s) excluded by other labels, affinity, taints or kind of GPU"] += found.total() - kept.total()
+        return kept
+    return found
+
+
+def _excludes(pod: PodRecord, node: NodeRecord, worker: str) -> str:
+    for key, value in sorted(pod.node_selector.items()):
+        if node.labels.get(key) != value:
+            return f"node(s) lack the label {key}={value} of the node selector"
+    if not selected(pod, node.name, node.labels):
+        return "node(s) don't match the required node affinity"
+    for taint in node.taints:
+        if not tolerated(pod, [taint]):
+            value = f"={taint.value}" if taint.value else ""
+            return f"node(s) have the taint {taint.key}{value}:{taint.effect}, which is not tolerated"
+    if worker and worker not in node.labels:
+        return f"node(s) lack the label {worker}"
+    return "node(s) have another kind of GPU than is requested"
+
+
+def gpus_text(session: Session, pod: Pod, among: Bytes) -> str:
+    """How many whole GPUs a pod requests, and what the nodes that it may use have; empty where that is not what is short."""
+    nodes, shape = session.nodes, pod.shape
+    if shape.shared or not shape.gpus or shape.claim_gpus:
+        return ""
+    allowed = nodes.allowed(shape, pod.record, session.settings.restrict_nodes) & among
+    if not allowed.any():
+        return ""
+    columns = allowed.astype(bool)
+    size = int(nodes.allocatable[GPU][columns].max())
+    if shape.gpus > size:
+        return f" ({shape.gpus:g} requested, the largest node has {size})"
+    free = max(0, int(nodes.idle[GPU][columns].max()))
+    return f" ({shape.gpus:g} requested, at most {free} free on a node)" if shape.gpus > free else ""
+
+
+def no_node_text(reasons: dict[str, int], there: int, gpus: str = "") -> str:
+    """The same in words. ``gpus``: of ``gpus_text``."""
+    if not there:
+        return "there are no nodes"
+    listed = "; ".join(f"{count} {what}{gpus if what == SHORT_OF_GPUS else ''}" for what, count in reasons.items())
+    return f"none of {there} node{'' if there == 1 else 's'} fits: {listed or 'no reason is known'}"
 
 
 def gang_text(job: Job, pod: Pod, found: int, needed: int, why: str) -> str:

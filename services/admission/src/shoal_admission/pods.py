@@ -6,6 +6,7 @@ The order of the rules is the reference's: sharing, HAMi-core, device access, ru
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ class Rules:
 
 
 class _Container(Obj):
+    name: str = ""
     env: list[dict[str, Any]] | None = None
     env_from: list[dict[str, Any]] | None = None
 
@@ -44,6 +46,7 @@ class _Container(Obj):
 class _Spec(Obj):
     containers: list[_Container] = []
     init_containers: list[_Container] | None = None
+    ephemeral_containers: list[_Container] | None = None
     volumes: list[dict[str, Any]] | None = None
     runtime_class_name: str | None = None
 
@@ -147,10 +150,14 @@ def validate(request: Request, rules: Rules) -> Verdict:
         return Verdict()
     if old is not None:
         problem = _changed(old, pod) or (_share_problem(pod, rules) if _told(old) != _told(pod) else "")
+        if rules.block_visible_devices:
+            known = {c.name for c in old.parts.spec.ephemeral_containers or ()}
+            fresh = [c for c in pod.parts.spec.ephemeral_containers or () if c.name not in known]
+            problem = problem or _chosen_devices(fresh)
     else:
         problem = _misplaced(pod, request) or _share_problem(pod, rules)
         if rules.block_visible_devices:
-            problem = problem or _forbidden_devices(pod)
+            problem = problem or _chosen_devices([parts for _, _, parts in pod.containers()])
     warnings = tuple(unheeded(pod.found.spec)) if old is None else ()
     return Verdict(not problem, problem, warnings)
 
@@ -277,9 +284,9 @@ def _hide_devices(pod: Pod) -> list[Operation]:
     return operations
 
 
-def _forbidden_devices(pod: Pod) -> str:
-    for _, container, parts in pod.containers():
-        for entry in parts.env or ():
+def _chosen_devices(containers: Iterable[_Container]) -> str:
+    for container in containers:
+        for entry in container.env or ():
             if entry.get("name") != VISIBLE_DEVICES:
                 continue
             value = entry.get("value") or ""

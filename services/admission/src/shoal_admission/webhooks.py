@@ -7,6 +7,7 @@ a rule could refuse or change comes here. docs/decisions/0012 argues that and ea
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from typing import Any
 
@@ -117,9 +118,17 @@ def configurations(settings: Settings) -> list[dict[str, Any]]:
         found["matchConditions"] = [ours] + ([{"name": "asks-for-a-share", "expression": narrower}] if narrower else [])
         return found
 
+    update = _notes_changed()
+    if settings.every_pod:
+        # Only the rules of device access look at what is added to a pod that runs.
+        update = f"request.?subResource.orValue('') == 'ephemeralcontainers' || {update}"
     create = "request.operation == 'CREATE'" + ("" if settings.every_pod else f" && {_any_note()}")
     both = ["CREATE", "UPDATE"]
     mutate = pods(MUTATE_POD, ["CREATE"], "" if settings.every_pod else _any_note())
+    validate = pods(VALIDATE_POD, both, f"request.operation == 'UPDATE' ? ({update}) : ({create})")
+    if settings.every_pod:
+        debugging = {"resources": ["pods/ephemeralcontainers"], "operations": ["UPDATE"]}
+        validate["rules"].append(copy.deepcopy(validate["rules"][0]) | debugging)
     mutate["reinvocationPolicy"] = "IfNeeded"
     topologies = hook(
         f"topology.{settings.service}.{settings.namespace}.svc", VALIDATE_TOPOLOGY, "kai.scheduler", "v1alpha1",
@@ -150,7 +159,7 @@ def configurations(settings: Settings) -> list[dict[str, Any]]:
         configuration(
             "ValidatingWebhookConfiguration",
             VALIDATING,
-            [pods(VALIDATE_POD, both, f"request.operation == 'UPDATE' ? {_notes_changed()} : {create}"), topologies],
+            [validate, topologies],
         ),
         configuration("ValidatingWebhookConfiguration", QUEUES, [queues]),
         configuration("ValidatingWebhookConfiguration", GROUPS, [groups]),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
 import msgspec
 
+from shoal_bus import BusError
 from shoal_bus.bus import Served
 from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision
@@ -111,8 +111,8 @@ class Service:
         async for change in self._context.bus.follow(streams.DECISION.name, filters):
             if change.incarnation != incarnation:
                 incarnation = change.incarnation
-                age = self._context.clock.now() - datetime.fromisoformat(incarnation).timestamp()
-                wait = max(0.0, self._context.config.quarantine - age)
+                self._sure_from = float("inf")
+                wait = await self._unsure(self._context.config.quarantine)
                 self._sure_from = self._context.clock.monotonic() + wait
             if change.subject:
                 uid = subjects.parse(change.subject)[2][0]
@@ -122,6 +122,13 @@ class Service:
                     self._tell(self._ledger.decision(found))
             if change.caught_up:
                 self._decided.set()
+
+    async def _unsure(self, quarantine: float) -> float:
+        """Seconds until the stream of decisions is old enough. Its age is the server's word: clocks of machines differ."""
+        try:
+            return max(0.0, quarantine - await self._context.bus.age(streams.DECISION.name))
+        except BusError:
+            return quarantine
 
     async def _serve(self, parts: set[int]) -> None:
         """Answer for these parts, and for no others. Raises BusError."""

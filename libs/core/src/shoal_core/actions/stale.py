@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from shoal_core.gang import DEFAULT
 from shoal_core.history import stale, whole
+from shoal_core.reasons import clock
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
 from shoal_core.search.guard import guard_of
@@ -43,11 +45,15 @@ def evict_stale(session: Session) -> None:
         if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
             # It goes whole, once its budgets allow it.
             continue
-        short = ", ".join(f"{x.name} has {x.used} of {x.minimum}" for x in job.leaf_list if x.used < x.minimum)
+        short = ", ".join(
+            f"{'' if x.name == DEFAULT else f'subgroup {x.name}: '}{x.used} of {x.minimum} left"
+            for x in job.leaf_list
+            if x.used < x.minimum
+        )
         evictions: dict[str, Eviction] = {}
         for pod in pods:
             session.evict(pod)
-            text = f"pod {pod.record.name} goes because its gang lost members: {short}, since {session.now - since:g} s"
+            text = f"pod {pod.record.name} is evicted because its gang lost members: {short} since {clock(since)}"
             evictions[pod.uid] = Eviction(
                 pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
                 size=len(pods), details={"rule": STALE},

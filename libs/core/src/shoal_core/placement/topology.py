@@ -114,13 +114,17 @@ class Topology:
         inside = self._inside(tree, common)
         bottom = low if low >= 0 else high
         free, pods, fits, kept = self._room(tree, name, inside, tasks, max(bottom, int(tree.level[common])))
-        whom = f" job <{job.key[0] if job.key[0] != 'default' else ''}/{job.name}>"
+        whom = f" job <{job.key[0]}/{job.name}>"
         if member.name not in ("", DEFAULT):
             whom += f", subgroup {member.name}"
         sentence = f"topology {name}, requirement {required} couldn't be satisfied for{whom}"
         if not fits[common]:
-            where = "the cluster" if common == 0 else tree.names[common]
-            self.told.lines.append(f"{sentence}: not enough resources in {where} to allocate the job")
+            if not (tree.leaf >= 0).any():
+                why = f"no node has all labels of the topology ({', '.join(tree.labels)})"
+            else:
+                where = "the cluster" if common == 0 else tree.names[common]
+                why = f"not enough resources in {where} to allocate the job"
+            self.told.lines.append(f"{sentence}: {why}")
             self.told.code = self.told.code or "PodSchedulingErrors"
             return
         order = kept.order(tree, self._total, bottom) if kept else self._order(tree, inside, free, bottom)

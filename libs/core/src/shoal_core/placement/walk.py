@@ -73,6 +73,8 @@ class Walk:
         """Nodes with room that the last pod could not use, by reason."""
         self._reasons: dict[tuple[int, int, int], dict[str, int]] = {}
         """Why pods of a shape find no node at all, as the nodes stood."""
+        self._gpus_texts: dict[tuple[int, int, int], str] = {}
+        """The same of whole GPUs, in words."""
 
     def alone(self, pod: Pod) -> bool:
         """Whether no other pod, as the session stands, has a say in where this one goes but by what it uses."""
@@ -488,8 +490,19 @@ class Walk:
             if narrowed is None or not (narrowed & offering == narrowed).all():
                 narrowed, rule = offering if narrowed is None else narrowed & offering, self.offers.told(pod.shape)
         counted = self._counted(pod, among, narrowed, rule) | self._unfit
-        text = reasons.no_node_text(counted, int(among.sum()))
+        gpus = self._gpus_text(pod, among) if reasons.SHORT_OF_GPUS in counted else ""
+        text = reasons.no_node_text(counted, int(among.sum()), gpus)
         self.failure = Failure("Unschedulable", reasons.gang_text(job, pod, found, len(tasks), text), {"nodes": counted})
+
+    def _gpus_text(self, pod: Pod, among: Bytes) -> str:
+        session, nodes = self.session, self.session.nodes
+        if among is not session.everywhere:
+            return reasons.gpus_text(session, pod, among)
+        at = (pod.shape.number, nodes.eras, len(nodes.moved))
+        found = self._gpus_texts.get(at)
+        if found is None:
+            found = self._gpus_texts[at] = reasons.gpus_text(session, pod, among)
+        return found
 
     def _counted(self, pod: Pod, among: Bytes, narrowed: Bytes | None, rule: str) -> dict[str, int]:
         session, nodes = self.session, self.session.nodes
