@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries tools demo up down node-packages node-images node-up node-down check lint types imports test faults proto crds chart sbom \
+.PHONY: help setup binaries tools demo up down node-packages node-images node-up node-down check lint types imports test faults budgets proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -55,6 +55,9 @@ test: binaries tools check ## all tests
 
 faults: binaries ## the long fault campaign: SEEDS=20 by default
 	@$(RUN) -m pytest tests/faults -s --seeds $(or $(SEEDS),20)
+
+budgets: binaries ## no PodDisruptionBudget is ever broken on a real API server: RUNS=300 by default
+	@$(RUN) -m pytest tests/e2e/test_budgets.py -s --seeds $(or $(RUNS),300)
 
 proto: setup ## proto/ from the message classes
 	@$(RUN) -m shoal_contracts.export proto
