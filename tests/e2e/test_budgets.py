@@ -186,3 +186,34 @@ class Run:
 async def test_no_budget_is_ever_broken(api: Api, request: pytest.FixtureRequest) -> None:
     runs = max(FEWEST, request.config.getoption("--seeds"))
     await gather_limited([Run(api, seed).run() for seed in range(runs)], AT_A_TIME)
+
+
+@pytest.mark.parametrize("budgets", [1, 2])
+async def test_a_queue_that_ignores_budgets_says_so_on_pod_and_budget(api: Api, budgets: int) -> None:
+    name = f"ignoring-{budgets}"
+    run = Run(api, 0)
+    run.name, run.path, run._nodes = name, f"/api/v1/namespaces/{name}/pods", [f"{name}-0"]
+    await run._prepare()
+    try:
+        await api.patch(f"{QUEUES}/{name}-theirs", {"metadata": {"annotations": {"shoal.dev/ignore-budgets": "true"}}})
+        paths = f"/apis/policy/v1/namespaces/{name}/poddisruptionbudgets"
+        for i in range(budgets):
+            spec = {"maxUnavailable": 0, "selector": {}}
+            await api.post(paths, {"metadata": {"name": f"b{i}"}, "spec": spec})
+        await api.post(run.path, run._pod("old", "theirs", gpus=SIZE))
+        await until(lambda: _running(api, f"{run.path}/old"), "the old pod runs")
+        await api.post(run.path, run._pod("new", "mine", gpus=SIZE))
+        await until(lambda: _running(api, f"{run.path}/new"), "the new pod runs")
+
+        async def told() -> bool:
+            events = await api.items(f"/api/v1/namespaces/{name}/events")
+            about = {e["involvedObject"]["kind"] for e in events if e["reason"] == "BudgetIgnored"}
+            return about == {"Pod", "PodDisruptionBudget"}
+
+        await until(told, "events on pod and budget")
+    finally:
+        await run._clean()
+
+
+async def _running(api: Api, path: str) -> bool:
+    return (await api.get(path))["status"]["phase"] == "Running"

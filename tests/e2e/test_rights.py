@@ -39,7 +39,7 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     )},
     # Preparations of shares that fail, or are found half done.
     ("binder", "", "configmaps"): ("get", "update"),
-    ("binder", "", "pods"): ("get", "patch"),
+    ("binder", "", "pods"): ("get", "patch", "delete"),
     ("binder", "", "events"): ("create",),
     # Reservations that are found wrong, replicas that come and go.
     ("gpu-reservation", "", "pods"): ("get", "patch"),

@@ -238,7 +238,8 @@ def test_a_queue_may_ignore_budgets() -> None:
         queue("c", "top", gpu=0, ignore_budgets=True), node("n", 1), runs("x", "n", queue="c"), work("w", "a"),
         budget("one", 0), budget("two", 0),
     )  # fmt: skip
-    assert gone(cycle(cluster)) == {"x-0"}
+    (eviction,) = cycle(cluster).evictions
+    assert (eviction.pod, dict(eviction.ignored)) == ("x-0", {"one": "", "two": ""})
 
 
 OWNER = state.OwnerRef(api_version="apps/v1", type="ReplicaSet", name="web", uid="rs", controller=True)

@@ -49,6 +49,8 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     """Claims without a volume -> the volume that each is to be bound to; empty: one is to be made for the node."""
     reason: str = ""
     """For an eviction: for whom and by which rule."""
+    ignored_budgets: dict[str, str] = {}
+    """For an eviction: PodDisruptionBudgets (name -> uid) in spite of which the pod goes, because its queue lets it."""
     at: float = 0.0
     cause: str = ""
     """``uid@resourceVersion`` of the watch event that started it."""

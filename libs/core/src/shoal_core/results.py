@@ -65,6 +65,8 @@ class Eviction:
     """The group that gets the room; empty for a stale gang."""
     size: int = 1
     """Pods that go for the same reason."""
+    ignored: tuple[tuple[str, str], ...] = ()
+    """PodDisruptionBudgets (name, uid) that it goes in spite of, as its queue has it."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """``rule`` and, for reclaim, of ``victim`` and ``reclaimer``: queue, quota, share, before, after (CPU, memory, GPUs)."""
 

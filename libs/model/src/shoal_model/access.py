@@ -75,6 +75,8 @@ RULES: dict[str, list[dict[str, Any]]] = {
     "binder": [
         _rule("", ["pods"], ["get", "patch"]),
         _rule("", ["pods/binding", "pods/eviction"], ["create"]),
+        # In spite of a budget, where the pod's queue says so.
+        _rule("", ["pods"], ["delete"]),
         _rule("", ["configmaps"], ["get", "create", "update"]),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["get", "patch"]),
         *EVENTS,

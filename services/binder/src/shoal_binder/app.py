@@ -10,6 +10,7 @@ import msgspec
 
 from shoal_binder import metrics, sharing
 from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
+from shoal_binder.insist import insist, may_insist
 from shoal_binder.prepare import HEARTBEAT, Preparation, needed
 from shoal_binder.reign import Order, Reigns
 from shoal_bus import BusError, Conflict, Delivery
@@ -248,8 +249,13 @@ class Service:
     async def _evict(self, decision: Decision) -> Finish:
         """Through the Eviction API, tried by dry run first."""
         try:
-            await self._kube.evict(decision.namespace, decision.pod, decision.uid, dry_run=True)
-            await self._kube.evict(decision.namespace, decision.pod, decision.uid)
+            try:
+                await self._kube.evict(decision.namespace, decision.pod, decision.uid, dry_run=True)
+                await self._kube.evict(decision.namespace, decision.pod, decision.uid)
+            except KubeError as error:
+                if not may_insist(decision, error):
+                    raise
+                await insist(self._kube, self._recorder, decision)
         except NotFound:
             return Finish(Result.GONE, "the pod is gone")
         except KubeConflict:

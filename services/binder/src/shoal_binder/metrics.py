@@ -3,6 +3,7 @@
 from shoal_service.metrics import Counter, Gauge, Histogram
 
 RESULTS = Counter("shoal_binder_results", "What became of decisions", ["result"])
+BUDGETS_IGNORED = Counter("shoal_binder_budgets_ignored", "Pods deleted in spite of a PodDisruptionBudget")
 IN_FLIGHT = Gauge("shoal_binder_in_flight", "Decisions being carried out")
 SECONDS = Histogram("shoal_binder_seconds", "From delivery to outcome", buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10))
 PREPARED_SECONDS = Histogram(

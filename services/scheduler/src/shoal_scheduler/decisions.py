@@ -59,7 +59,7 @@ def decisions(
                     id=naming.id(number), verb=Verb.EVICT, namespace=eviction.namespace,
                     pod=eviction.pod, uid=eviction.uid, resource_version=cluster.pods[eviction.uid].record.resource_version,
                     node=eviction.node, epoch=naming.epoch, cycle=naming.cycle, group=eviction.group, queue=eviction.queue,
-                    reason=eviction.message, at=naming.at,
+                    reason=eviction.message, ignored_budgets=dict(eviction.ignored), at=naming.at,
                 )
             ]
         )  # fmt: skip

@@ -11,7 +11,7 @@ from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
 from shoal_core.results import Eviction, Hindrance
 from shoal_core.rows import Job, Key, Pod, Vector
-from shoal_core.search.guard import guard_of
+from shoal_core.search.guard import guard_of, ignored
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
@@ -216,7 +216,7 @@ class Evicting:
             moved = session.nodes.name(pod.node) if pod.status == PIPELINED else ""
             evictions[record.uid] = Eviction(
                 record.uid, record.namespace, record.name, victim.name, victim.record.queue, pod.node_name, self.name,
-                self.message(pod, job), moved, *job.key, len(pods), self.details(pod, job),
+                self.message(pod, job), moved, *job.key, len(pods), ignored(session, pod), self.details(pod, job),
             )  # fmt: skip
         session.commit_victims(evictions)
         self._looks.forget()

@@ -7,7 +7,7 @@ from shoal_core.history import stale, whole
 from shoal_core.reasons import clock
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
-from shoal_core.search.guard import guard_of
+from shoal_core.search.guard import guard_of, ignored
 from shoal_core.session import Session
 from shoal_core.settings import STALE
 from shoal_core.status import ACTIVE
@@ -56,7 +56,7 @@ def evict_stale(session: Session) -> None:
             text = f"pod {pod.record.name} is evicted because its gang lost members: {short} since {clock(since)}"
             evictions[pod.uid] = Eviction(
                 pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
-                size=len(pods), details={"rule": STALE},
+                size=len(pods), ignored=ignored(session, pod), details={"rule": STALE},
             )  # fmt: skip
         session.commit_victims(evictions)
         if guard is not None:

@@ -178,6 +178,14 @@ def ignores(pod: Pod) -> bool:
     return queue is not None and queue.record.ignore_budgets
 
 
+def ignored(session: Session, pod: Pod) -> tuple[tuple[str, str], ...]:
+    """(name, uid) of the budgets that the pod may go in spite of, because its queue lets it."""
+    disruptions = session.cluster.disruptions
+    if not disruptions.budgets or not ignores(pod):
+        return ()
+    return tuple((budget.key[1], budget.record.uid) for budget in disruptions.of(pod))
+
+
 def _gpus(batch: Batch) -> float:
     return sum(pod.accepted[2] for pod in batch.pods)
 
