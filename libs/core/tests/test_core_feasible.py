@@ -90,6 +90,7 @@ UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
         (Toleration(key=UNSCHEDULABLE, operator="Exists", effect="NoExecute"), False),
         (Toleration(key=UNSCHEDULABLE), True),
         (Toleration(key=UNSCHEDULABLE, value="yes"), False),
+        (Toleration(key=UNSCHEDULABLE, operator="Gt"), False),
         (Toleration(key="node.kubernetes.io/not-ready", operator="Exists"), False),
     ],
 )

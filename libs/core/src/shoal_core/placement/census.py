@@ -191,6 +191,8 @@ class Census:
         self._concerned: dict[tuple[object, ...], tuple[Held, ...]] = {}
         """By namespace and labels of a pod: the terms that speak of it."""
         self._known: set[str] = set()
+        self._spaces: set[str] | None = set()
+        """Namespaces that terms of pods on nodes speak of; None: any."""
 
     def domains(self, key: str) -> tuple[Ints, int]:
         """(domain of each node by the value of this label, -1 without it; how many domains there are)."""
@@ -223,13 +225,17 @@ class Census:
                         kept[1].set(pod.uid, standing(pod, self.evicted))
         return kept[1]
 
+    def _begin(self) -> None:
+        """From now on the session notes which pods it moves."""
+        if self._session.journal is None:
+            self._session.journal = {}
+
     def _by_namespace(self) -> dict[str, list[Pod]]:
         """Pods on nodes, those of the journal included: their standing is read when they are counted."""
         session = self._session
         if self._on is None:
             self._on = {}
-            if session.journal is None:
-                session.journal = {}
+            self._begin()
             for pod in session.cluster.pods.values():
                 if pod.node >= 0:
                     self._on.setdefault(pod.record.namespace, []).append(pod)
@@ -262,6 +268,10 @@ class Census:
                     continue
                 kept = held[key] = Held(*term, Count(self._size))
                 self._concerned.clear()
+                if kept.meaning.elsewhere is not None:
+                    self._spaces = None
+                elif self._spaces is not None:
+                    self._spaces.update(kept.meaning.namespaces)
             kept.holders.set(pod.uid, at)
 
     def concerned(self, pod: PodRecord) -> tuple[Held, ...]:
@@ -270,12 +280,14 @@ class Census:
         if self._held is None:
             if not cluster.social and not self._session.social:
                 return ()
-            self._by_namespace()
+            self._begin()
             self._held = {}
             for uid in sorted({*cluster.social, *self._session.social}):
                 other = cluster.pods[uid]
                 self._hold(self._held, other, standing(other, self.evicted))
         self._catch_up()
+        if self._spaces is not None and pod.namespace not in self._spaces:
+            return ()
         key = (pod.namespace, *sorted(pod.labels.items()))
         found = self._concerned.get(key)
         if found is None:

@@ -86,7 +86,7 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
         return False
     if toleration.operator == "Exists":
         return True
-    return bool(toleration.key) and toleration.value == taint.value
+    return toleration.operator == "Equal" and bool(toleration.key) and toleration.value == taint.value
 
 
 def tolerated(pod: PodRecord, taints: list[Taint]) -> bool:
