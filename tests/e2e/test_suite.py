@@ -342,7 +342,7 @@ async def test_the_references_manifests_unmodified(suite: Suite, api: Api) -> No
     names = {p["metadata"]["name"].rsplit("-", 1)[0] for p in await running(api, "default", 11)}
     assert {"cpu-only", "gpu", "batch-job", "batch-job-min-member", "train"} <= names
     # The build pod is not preemptible, and the queue that the quickstart gives it has a quota of 0 GPUs: it has to wait.
-    assert "has a quota of 0 GPUs" in await condition(api, "default", "build-pod")
+    assert "the quota of queue default-queue, 0 GPUs" in await condition(api, "default", "build-pod")
     for queue in ("default-parent-queue", "default-queue"):
         await api.patch(f"{QUEUES}/{queue}", {"spec": {"resources": {"gpu": {"quota": 8}}}})
     await running(api, "default", 12)

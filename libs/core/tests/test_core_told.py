@@ -117,3 +117,12 @@ def test_a_stale_gang_is_told_without_the_name_of_its_only_part() -> None:
     c = world(queue("q"), node("a"), *gang[:-1])
     (eviction,) = cycle(c, now=200.0).evictions
     assert eviction.message == "pod w-0 is evicted because its gang lost members: 1 of 2 left since 00:01:40 UTC on 1970-01-01"
+
+
+def test_a_reclaimed_pod_is_told_by_what_it_was_about_in_units() -> None:
+    used = work("used", "over", gpus=1, pods=4, nodes=["a"] * 4, min_member=1)
+    c = world(queue("over", gpu=0), queue("under", gpu=2), node("a", 4), *used, *work("w", "under"))
+    (eviction,) = cycle(c).evictions
+    assert eviction.message.startswith("pod used-3 is reclaimed for ns/w: queue over used 4 GPUs (quota 0, fair share")
+    assert "; queue under used 0 GPUs (quota 2, fair share" in eviction.message
+    assert "CPU" not in eviction.message

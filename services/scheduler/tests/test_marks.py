@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shoal_core import CycleResult, cycle
-from shoal_core.results import Gang, Staleness
+from shoal_core.results import Eviction, Gang, Staleness
 from shoal_kube import Conflict, KubeError
 from shoal_model import labels, shards
 from shoal_scheduler import marks
@@ -120,3 +120,11 @@ async def test_a_group_made_again_gets_no_annotation_of_the_one_before(monkeypat
     assert not task.done()
     assert [m["uid"] for m in written] == ["one"], "and it is not tried again"
     task.cancel()
+
+
+def test_an_eviction_is_told_on_the_pod_and_on_its_group() -> None:
+    found, told = _marks(), []
+    found._recorder = SimpleNamespace(event=lambda about, *more: told.append((about.kind, about.name, *more)))  # type: ignore[assignment]
+    eviction = Eviction("u", "ns", "p", "g", "q", "n", "reclaim", "pod p is reclaimed for ns/w: …")
+    found.cycle(CycleResult(evictions=[eviction]))
+    assert told == [("PodGroup", "g", "Normal", "Evict", eviction.message), ("Pod", "p", "Normal", "Evict", eviction.message)]

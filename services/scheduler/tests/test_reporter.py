@@ -12,7 +12,7 @@ import pytest
 from shoal_contracts.state import GroupRecord, PodRecord, SchedulingCondition
 from shoal_core import Waiting
 from shoal_kube import Conflict
-from shoal_scheduler.reporter import GRACE, MANY, NUMBERS_AFTER, WRITERS, Reporter
+from shoal_scheduler.reporter import BACKLOG, GRACE, MANY, NUMBERS_AFTER, WRITERS, Reporter
 from shoal_testkit.waiting import until
 
 KEY = ("ns", "g")
@@ -56,6 +56,7 @@ class Api:
         self.gate = asyncio.Event()
         self.gate.set()
         self.refuse: set[str] = set()
+        self.backlog = 0
 
     async def merge_patch(self, path: str, body: Any) -> bytes:
         self.groups.append((path.split("/")[-2], body["status"]["schedulingConditions"]))
@@ -342,6 +343,20 @@ async def test_bindings_go_first(rig: Rig) -> None:
     assert rig.api.pods == []
     rig.it.open = 0
     await until(lambda: _is(bool(rig.api.pods)), "it is written when nothing is being bound")
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_events_are_not_queued_faster_than_they_are_written(rig: Rig) -> None:
+    rig.it.pod(pod("u0"))
+    rig.api.backlog = BACKLOG
+    rig.cycle(waiting())
+    rig.clock.at = SETTLE
+    task = asyncio.create_task(rig.it.run())
+    await until(lambda: _is(rig.it.writing == 1), "a pod is to be written")
+    assert rig.api.events == []
+    rig.api.backlog = 0
+    await until(lambda: _is(bool(rig.api.events)), "the events")
     task.cancel()
     await asyncio.wait([task])
 

@@ -53,6 +53,11 @@ class Recorder:
         except asyncio.QueueFull:
             self.dropped += 1
 
+    @property
+    def backlog(self) -> int:
+        """Events that are not written yet."""
+        return self._queue.qsize()
+
     async def run(self) -> None:
         """Write the queued events until cancelled."""
         while True:

@@ -50,6 +50,8 @@ class Marks:
                 self._open.setdefault(key, {})[labels.LAST_EVICTION] = now
             about = Ref("scheduling.run.ai/v2alpha2", "PodGroup", *key, self.uids(key))
             self._recorder.event(about, "Normal", "Evict", eviction.message)
+            pod = Ref("v1", "Pod", eviction.namespace, eviction.pod, eviction.uid)
+            self._recorder.event(pod, "Normal", "Evict", eviction.message)
         for found in result.stale:
             since = rfc3339(found.since) if found.since else None
             self._open.setdefault((found.namespace, found.group), {})[labels.STALE_SINCE] = since

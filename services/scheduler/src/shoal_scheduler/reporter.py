@@ -25,6 +25,8 @@ GRACE = 5.0
 MISSING = frozenset({"QueueDoesNotExist", "PodGroupNotFound"})
 SILENT = frozenset({"Starting"})
 """Codes that need no action of anybody: they are not written."""
+BACKLOG = 500
+"""Events that wait to be written, from which pods are told more slowly: no event is to be lost."""
 LONGEST = 1000
 WRITERS = 4
 PAUSE = 0.5
@@ -317,7 +319,7 @@ class Reporter:
             self.writing += 1
             try:
                 for _ in range(YIELDS):
-                    if not self.open:
+                    if not self.open and self._recorder.backlog < BACKLOG:
                         break
                     await asyncio.sleep(YIELD)
                 await self._write_pod(*found)

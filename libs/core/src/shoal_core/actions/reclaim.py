@@ -9,12 +9,14 @@ from shoal_core.fairness.division import UNLIMITED
 from shoal_core.fairness.ratio import saturation
 from shoal_core.order.jobs import Probe, Victims
 from shoal_core.protection import MinRuntime
-from shoal_core.queues import NAMES, RESOURCES, Queue, parting, plus
+from shoal_core.queues import RESOURCES, Queue, parting, plus
+from shoal_core.reasons import amount, measured
 from shoal_core.rows import Job, Pod, Vector
 from shoal_core.search.solve import Scenario
 from shoal_core.settings import RECLAIM
 from shoal_core.status import ACTIVE
 
+GPUS = 2
 Standing = dict[str, tuple[Vector, Vector]]
 """Queue -> (allocated, of that not preemptible) before the search."""
 
@@ -168,8 +170,10 @@ class Reclaim(Evicting):
         assert pod.job.queue is not None
         assert job.queue is not None
         ours, theirs = parting(job.queue, pod.job.queue)
-        numbers = f"{_told(theirs, self._standing)}. {_told(ours, self._standing)}"
-        return f"pod {pod.record.name} is reclaimed by {job.key[0]}/{job.name}. {numbers}"
+        # GPUs are what it is about where both have some.
+        wanted = [r for r in RESOURCES if pod.accepted[r] > 0 and (r == GPUS or not pod.accepted[GPUS])] or list(RESOURCES)
+        numbers = f"{_told(theirs, self._standing, wanted)}; {_told(ours, self._standing, wanted)}"
+        return f"pod {pod.record.name} is reclaimed for {job.key[0]}/{job.name}: {numbers}"
 
     def details(self, pod: Pod, job: Job) -> dict[str, object]:
         """Both queues before and after."""
@@ -185,7 +189,10 @@ def _numbers(queue: Queue, standing: Standing) -> dict[str, object]:
     return {"queue": queue.name, "quota": queue.quota, "share": queue.share, "before": before, "after": queue.allocated}
 
 
-def _told(queue: Queue, standing: Standing) -> str:
+def _told(queue: Queue, standing: Standing, resources: Iterable[int]) -> str:
     before = standing[queue.name][0]
-    parts = [f"{NAMES[r]} {before[r]:g} of quota {queue.quota[r]:g} and fair share {queue.share[r]:g}" for r in RESOURCES]
-    return f"Queue {queue.name} used {', '.join(parts)}, priority {queue.priority}"
+    parts = [
+        f"{measured(r, before[r])} (quota {amount(r, queue.quota[r])}, fair share {amount(r, queue.share[r])})"
+        for r in resources
+    ]
+    return f"queue {queue.name} used {' and '.join(parts)}, priority {queue.priority}"
