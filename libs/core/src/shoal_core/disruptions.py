@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from shoal_contracts.state import PdbRecord, PodRecord
 from shoal_core.placement.feasible import selects
+from shoal_core.results import Hindrance
 from shoal_core.rows import Key, Pod
 from shoal_core.status import RELEASING, USED
 
@@ -75,6 +76,12 @@ class Disruptions:
         self.owners: dict[str, Owner] = {}
         self._in: dict[str, list[Budget]] = {}
         self._of: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Budget, ...]] = {}
+        self._of_pod: dict[str, tuple[dict[str, str], tuple[Budget, ...]]] = {}
+        """Uid -> its labels and their budgets."""
+        self.version = 0
+        """Counts up with every change of a budget."""
+        self.explained: dict[tuple[str, Key], tuple[int, float, Hindrance | None]] = {}
+        """By action and group that waits: as of which version and when it was worked out what keeps its victims, and what."""
         self._open: dict[str, Budget] = {}
         """Uid of a pod that was decided to go -> the budget that it takes of."""
         self._gone: dict[str, float] = {}
@@ -90,15 +97,16 @@ class Disruptions:
     def put(self, record: PdbRecord) -> None:
         """A budget that is new or changed."""
         key = (record.namespace, record.name)
+        self.version += 1
         budget = self.budgets.get(key)
         if budget is None:
             budget = self.budgets[key] = Budget(record)
             here = self._in.setdefault(record.namespace, [])
             here.append(budget)
             here.sort(key=lambda b: b.key)
-            self._of.clear()
+            self._reselect()
         elif budget.record.selector != record.selector:
-            self._of.clear()
+            self._reselect()
         budget.record = record
         for uid in list(budget.open):
             self._settle(uid, True)
@@ -111,10 +119,15 @@ class Disruptions:
         self._in[namespace].remove(budget)
         if not self._in[namespace]:
             del self._in[namespace]
-        self._of.clear()
+        self.version += 1
+        self._reselect()
         for uid in budget.open:
             self._open.pop(uid, None)
             self._gone.pop(uid, None)
+
+    def _reselect(self) -> None:
+        self._of.clear()
+        self._of_pod.clear()
 
     def of(self, pod: Pod) -> tuple[Budget, ...]:
         """The budgets that select the pod, whatever its state."""
@@ -122,6 +135,14 @@ class Disruptions:
         here = self._in.get(record.namespace)
         if here is None:
             return ()
+        known = self._of_pod.get(pod.uid)
+        if known is not None and known[0] is record.labels:
+            return known[1]
+        found = self._of_labels(record, here)
+        self._of_pod[pod.uid] = (record.labels, found)
+        return found
+
+    def _of_labels(self, record: PodRecord, here: list[Budget]) -> tuple[Budget, ...]:
         key = (record.namespace, tuple(sorted(record.labels.items())))
         found = self._of.get(key)
         if found is None:
@@ -169,7 +190,9 @@ class Disruptions:
         self._gone.pop(uid, None)
 
     def pass_time(self, now: float) -> None:
-        """Forget evictions whose budgets said nothing of them for too long."""
+        """Forget evictions whose budgets said nothing of them for too long, and explanations that are old."""
+        if self.explained:
+            self.explained = {k: v for k, v in self.explained.items() if v[0] == self.version and now < v[1] + LATEST}
         for uid in list(self._open):
             if uid not in self._pods and now - self._gone.setdefault(uid, now) > LATEST:
                 self._close(uid)
@@ -202,6 +225,7 @@ class Disruptions:
 
     def leave(self, pod: Pod) -> None:
         """A pod is gone."""
+        self._of_pod.pop(pod.uid, None)
         for ref in pod.record.owners:
             if (owner := self.owners.get(ref.uid)) is not None:
                 owner.pods.pop(pod.uid, None)

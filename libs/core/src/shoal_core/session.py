@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from shoal_core.rows import NOTHING, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
+
+if TYPE_CHECKING:
+    from shoal_core.search.guard import Guard
 
 EVICTED, RESTORED, PLACED, EVICTED_AGAIN = range(4)
 
@@ -92,6 +95,8 @@ class Session:
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
+        self.guard: Guard | None = None
+        """What may go together, if anything is bounded (search.guard)."""
         self.hindered: dict[Key, Hindrance] = {}
         """Which budgets keep the victims of a group that waits."""
         self.unfinished: list[tuple[str, str]] = []

@@ -11,7 +11,7 @@ from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
 from shoal_core.results import Eviction, Hindrance
 from shoal_core.rows import Job, Key, Pod, Vector
-from shoal_core.search.guard import guard_of, ignored
+from shoal_core.search.guard import AGAIN, Guard, guard_of, ignored
 from shoal_core.search.likeness import Looks
 from shoal_core.search.signatures import Failures
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
@@ -187,6 +187,18 @@ class Evicting:
         guard, known = self._guard, self.session.hindered
         if guard is None or not guard.hindered or job.key in known:
             return
+        disruptions, now = self.session.cluster.disruptions, self.session.now
+        before = disruptions.explained.get((self.name, job.key))
+        if before is not None and before[0] == disruptions.version and now < before[1] + AGAIN:
+            why = before[2]
+        else:
+            why = self._without_budgets(job, chunk, bounds, guard)
+            disruptions.explained[self.name, job.key] = (disruptions.version, now, why)
+        if why is not None:
+            known[job.key] = self._hindrances[scope] = why
+
+    def _without_budgets(self, job: Job, chunk: Vector, bounds: Bounds, guard: Guard) -> Hindrance | None:
+        """What keeps those from going that would go if nothing did."""
         tapes, self._tapes, self._guard = self._tapes, {}, None
         try:
             found, _ = self._search(job, chunk, bounds)
@@ -194,8 +206,7 @@ class Evicting:
             self.session.rollback(0)
         finally:
             self._tapes, self._guard = tapes, guard
-        if why is not None:
-            known[job.key] = self._hindrances[scope] = why
+        return why
 
     def _tape(self, job: Job, chunk: Vector) -> Tape:
         key = self.among(job)

@@ -16,11 +16,17 @@ NOBODY: frozenset[str] = frozenset()
 Limit = Budget | Owner
 
 
+AGAIN = 10.0
+"""Seconds after which it is worked out again which budgets keep a job's victims, if none has changed."""
+
+
 def guard_of(session: Session) -> Guard | None:
-    """The guard of an action; None where nothing is to be guarded."""
-    found = session.cluster.disruptions
-    capped = session.settings.evictions_per_owner > 0 and found.owners
-    return Guard(session) if found.budgets or capped else None
+    """The guard of the session; None where nothing is to be guarded."""
+    if session.guard is None:
+        found = session.cluster.disruptions
+        if found.budgets or (session.settings.evictions_per_owner > 0 and found.owners):
+            session.guard = Guard(session)
+    return session.guard
 
 
 class Guard:
