@@ -193,6 +193,30 @@ async def test_a_mirror_notices_a_stream_that_was_made_anew(bus: Bus) -> None:
     await mirror.stop()
 
 
+async def test_a_mirror_forgets_what_expires_by_itself(bus: Bus) -> None:
+    outcomes = [subjects.outcome(f"u{i}") for i in range(50)]
+    follower = bus.follow(streams.DECISION.name, [subjects.outcome("*")])
+    await bus.publish_many([Item(subject, b"x", ttl=60) for subject in outcomes])
+    await bus.publish(subjects.outcome("kept"), b"x")
+    seen: list[Change] = []
+
+    async def until_caught_up(with_: str) -> None:
+        async with asyncio.timeout(20):
+            async for change in follower:
+                seen.append(change)
+                if change.caught_up and any(c.subject == with_ for c in seen):
+                    return
+
+    await until_caught_up(subjects.outcome("kept"))
+    assert len([c for c in seen if c.subject]) == 51
+    seen.clear()
+    await bus._connection.js.delete_stream(streams.DECISION.name)
+    await bus.ensure([streams.DECISION])
+    await bus.publish(subjects.outcome("new"), b"x", ttl=60)
+    await until_caught_up(subjects.outcome("new"))
+    assert [c.subject for c in seen if c.subject and c.data is None] == [subjects.outcome("kept")]
+
+
 async def test_work_that_is_not_acknowledged_comes_again(server: NatsServer) -> None:
     quick = streams.Consumer(name="w", stream="SHOAL_DECISION", owner="t", filters=["shoal.v1.decision.>"], ack_wait=0.3)
     async with Bus.connect(BusConfig(server.url, "test")) as bus:

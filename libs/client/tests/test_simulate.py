@@ -248,3 +248,120 @@ def test_namespaces_are_read_with_their_labels(
     pods = [p["pod"] for g in found["cycles"][0]["starts"] for p in g["pods"]]
     # A namespace that no file shows has its name and nothing else.
     assert pods == (["p"] if starts and (known or "name" in label) else [])
+
+
+def starting(path: Path, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    (cycle,) = run(path, capsys)["cycles"]
+    return {p["pod"] for g in cycle["starts"] for p in g["pods"]}
+
+
+NULLS = """
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: null, annotations: null, creationTimestamp: null}
+spec: {taints: null, unschedulable: null}
+status: {allocatable: {cpu: 4, memory: 8Gi, example.com/x: null}, conditions: null}
+---
+apiVersion: scheduling.run.ai/v2
+kind: Queue
+metadata: {name: team}
+spec: {parentQueue: null, priority: null, resources: {gpu: {quota: null, limit: -1}, cpu: {quota: -1, limit: -1}, memory: null}}
+---
+apiVersion: scheduling.run.ai/v2alpha2
+kind: PodGroup
+metadata: {name: pg, namespace: null}
+spec: {queue: team, minMember: null, subGroups: null, topologyConstraint: null, priorityClassName: null}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {kai.scheduler/queue: team, odd: null}, annotations: {pod-group-name: pg, gpu-fraction: null}}
+spec:
+  schedulerName: kai-scheduler
+  nodeName: null
+  affinity: {nodeAffinity: null, podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: null}}
+  tolerations: [null, {key: k, value: null, operator: Exists}]
+  nodeSelector: null
+  volumes: [{name: v, emptyDir: null, persistentVolumeClaim: null}]
+  containers: [{name: m, image: null, resources: {requests: {cpu: 1, memory: null}, limits: null}, ports: null}]
+status: null
+"""
+
+
+def test_a_null_is_a_field_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(NULLS)
+    assert starting(tmp_path, capsys) == {"p"}
+    import yaml
+
+    items = list(yaml.safe_load_all(NULLS))
+    (tmp_path / "a.yaml").unlink()
+    (tmp_path / "b.json").write_text(json.dumps({"kind": "List", "items": [*items, None]}))
+    assert starting(tmp_path, capsys) == {"p"}
+
+
+JOB = """
+---
+apiVersion: {api}
+kind: {kind}
+metadata: {{name: {name}{meta}, namespace: default, labels: {{kai.scheduler/queue: team}}}}
+spec:
+  {spec}
+  template:
+    metadata: {{labels: {{kai.scheduler/queue: team}}}}
+    spec:
+      schedulerName: kai-scheduler
+      containers: [{{name: m, resources: {{requests: {{cpu: "1"}}}}}}]
+status: {{{status}}}
+"""
+
+
+def workload(name: str, kind: str = "Job", spec: str = "parallelism: 1", status: str = "", meta: str = "") -> str:
+    api = "batch/v1" if kind == "Job" else "apps/v1"
+    return JOB.format(api=api, kind=kind, name=name, spec=spec, status=status, meta=meta)
+
+
+def test_workloads_at_rest_have_no_pods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cron = """
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: cron, namespace: default, labels: {kai.scheduler/queue: team}}
+spec:
+  schedule: "* * * * *"
+  jobTemplate:
+    spec:
+      template:
+        spec: {schedulerName: kai-scheduler, containers: [{name: m, resources: {requests: {cpu: "1"}}}]}
+"""
+    done = 'conditions: [{type: Complete, status: "True"}], succeeded: 1'
+    (tmp_path / "a.yaml").write_text(
+        CLUSTER
+        + workload("awake", spec="suspend: false\n  parallelism: 2\n  completions: 3", status="succeeded: 2")
+        + workload("asleep", spec="suspend: true\n  parallelism: 2")
+        + workload("none", spec="parallelism: 0")
+        + workload("done", status=done)
+        + workload("failed", status='conditions: [{type: Failed, status: "True"}]')
+        + workload("not-yet", status='conditions: [{type: Failed, status: "False"}, {type: Suspended, status: "False"}]')
+        + workload("going", meta=", deletionTimestamp: '2026-01-01T00:00:00Z'")
+        + workload("zero", "Deployment", "replicas: 0")
+        + workload("paused", "Deployment", "replicas: 2\n  paused: true")
+        + workload("set", "StatefulSet", "replicas: 1")
+        + cron
+    )
+    assert starting(tmp_path, capsys) == {"awake-0", "not-yet-0", "set-0"}
+
+
+def test_a_name_that_two_subgroups_have_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = """
+---
+apiVersion: scheduling.run.ai/v2alpha2
+kind: PodGroup
+metadata: {name: pg, namespace: default}
+spec: {queue: team, subGroups: [{name: w, minMember: 1}, {name: x, minMember: 0}, {name: w, minMember: 1}]}
+"""
+    member = POD.replace("kai.scheduler/queue: team", "kai.scheduler/queue: team, kai.scheduler/subgroup-name: w")
+    pods = member % ("w-0", "pod-group-name: pg", 'cpu: "1"') + POD % ("w-1", "pod-group-name: pg", 'cpu: "1"')
+    (tmp_path / "a.yaml").write_text(CLUSTER + group + pods + POD % ("other", "", 'cpu: "1"'))
+    (cycle,) = run(tmp_path, capsys)["cycles"]
+    assert {p["pod"] for g in cycle["starts"] for p in g["pods"]} == {"other"}
+    assert all("duplicate subgroup name w" in w["message"] for w in cycle["waiting"])
+    assert {uid for w in cycle["waiting"] for uid in w["pods"]} == {"default/w-0", "default/w-1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shoal_kube import Bad, Deleted, Kube, KubeConfig, Put, Reflector, Synced
+from shoal_kube import Bad, Deleted, Denied, Kube, KubeConfig, Put, Reflector, Synced
 from shoal_kube.reflector import INITIAL_END
 from shoal_kube.resources import NODES
 from shoal_model.objects import Node
@@ -38,7 +38,9 @@ async def told(script: Script, count: int, limit: float = 10.0) -> list[str]:
                 case Synced():
                     found.append(f"={news.version}")
                 case Bad():
-                    found.append(f"!{news.key}")
+                    found.append(f"!{'/'.join(news.key) if news.key else '?'}@{news.version}")
+                case Denied():
+                    found.append("denied")
             if len(found) == count:
                 return found
     raise AssertionError(found)
@@ -123,8 +125,47 @@ async def test_a_watch_that_is_cut_goes_on_where_it_was(script: Script) -> None:
     assert all("resourceVersion=6" in path for path in watches[1:])
 
 
-async def test_what_does_not_decode_is_told_and_left_out(script: Script) -> None:
-    bad = {"metadata": {"name": "bad", "resourceVersion": "6"}, "spec": {"taints": 5}}
-    script.answers["GET stream"] = [Answer(lines=[event("ADDED", bad), event("ADDED", node("a", 1)), bookmark(5, end=True)])]
-    script.answers["GET watch"] = [Answer(lines=[event("MODIFIED", bad), b"{no json", event("ADDED", node("b", 7))], hang=True)]
-    assert await told(script, 6) == ["!/bad", "+a@1", "=5", "!/bad", "!?", "+b@7"]
+async def test_what_does_not_decode_is_told_with_its_name(script: Script) -> None:
+    def bad(version: int) -> dict[str, Any]:
+        return {"metadata": {"name": "bad", "resourceVersion": str(version)}, "spec": {"taints": 5}}
+
+    script.answers["GET stream"] = [
+        Answer(lines=[event("ADDED", bad(6)), b"[1]", event("ADDED", node("a", 1)), bookmark(5, end=True)])
+    ]
+    changes = [bad(6), bad(8), node("bad", 9), node("b", 10)]
+    script.answers["GET watch"] = [Answer(lines=[*(event("MODIFIED", c) for c in changes), b"{no json"], hang=True)]
+    found = await told(script, 8)
+    assert found == ["!/bad@6", "!?@", "+a@1", "=5", "!/bad@8", "+bad@9", "+b@10", "!?@"]
+
+
+async def test_nulls_are_fields_that_are_not_there(script: Script) -> None:
+    odd = {
+        "metadata": {"name": "a", "resourceVersion": "1", "labels": None},
+        "spec": {"taints": [{"key": "k", "value": None, "effect": "NoSchedule"}, None], "unschedulable": None},
+        "status": None,
+    }
+    script.answers["GET stream"] = [Answer(lines=[event("ADDED", odd), bookmark(5, end=True)])]
+    assert await told(script, 2) == ["+a@1", "=5"]
+
+
+async def test_a_watch_that_ends_at_once_is_reopened_after_a_growing_pause(script: Script, monkeypatch: Any) -> None:
+    pauses: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr("shoal_kube.reflector.asyncio.sleep", sleep)
+    script.answers["GET stream"] = [Answer(lines=[bookmark(5, end=True)])]
+    script.answers["GET watch"] = [Answer(body=b"".decode())] * 5 + [Answer(lines=[event("ADDED", node("a", 6))], hang=True)]
+    assert await told(script, 2) == ["=5", "+a@6"]
+    waits = [p for p in pauses if p >= 0.1]
+    assert len(waits) >= 5
+    assert waits[4] > 2 * waits[0]
+
+
+async def test_a_kind_that_may_not_be_read_is_told_once(script: Script) -> None:
+    refused = Answer(403, status_object(403, "Forbidden"))
+    script.answers["GET stream"] = [refused, refused, Answer(lines=[bookmark(5, end=True)])]
+    assert await told(script, 2) == ["denied", "=5"]

@@ -19,13 +19,21 @@ def pod(version: str, tags: dict[str, str]) -> Put[Any]:
 
 def test_a_record_that_is_too_large_is_left_out_and_holds_nothing_up() -> None:
     told: list[dict[str, Any]] = []
-    log = SimpleNamespace(error=lambda _, **more: told.append(more))
+    log = SimpleNamespace(warning=lambda _, **more: told.append(more))
     context: Any = SimpleNamespace(config=Config(), clock=SimpleNamespace(now=lambda: 0.0), log=log)
-    service = Service(context, None)  # type: ignore[arg-type]
+    events: list[str] = []
+    recorder = SimpleNamespace(
+        event=lambda about, kind, reason, message: events.append(f"{about.kind} {about.name}: {message}")
+    )
+    service = Service(context, None, recorder)  # type: ignore[arg-type]
     service._put("pod", PODS, pod("1", {"a": "b"}))
     assert list(service._picture.dirty) == ["shoal.v1.state.default.pod.ns.p"]
     service._put("pod", PODS, pod("2", {"a": "x" * LARGEST}))
     assert [more["key"] for more in told] == [("ns", "p")]
-    assert service._picture.held == {}
+    (entry,) = service._picture.held.values()
+    assert len(entry.data) < 2000
+    assert b"the object can't be read" in entry.data
+    assert len(events) == 1
+    assert events[0].startswith("Pod p: the scheduler can't read the object: what matters of it takes")
     service._put("pod", PODS, pod("3", {"a": "b"}))
     assert len(service._picture.held) == 1

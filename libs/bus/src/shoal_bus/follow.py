@@ -4,6 +4,9 @@ Guarantee: after each ``caught_up`` the reader has seen, for every subject of it
 stream held, and a deletion for every subject that it saw before and that is gone. Within one subject the changes come
 in order. It may see a message twice, and it may miss one that was overwritten by a later one.
 
+Messages with a time to live (outcomes, say) go without a word when it is over: their subjects are not remembered, for a
+list of all that there ever were would grow for ever, and after a reload no deletion is told of them.
+
 What may break a follower, and what it does: the consumer is lost, the server restarts, messages arrive out of order:
 it resumes after its last sequence. The stream was made anew or emptied (another creation time, or a last sequence
 below its own): it loads the last message of every subject again, and tells deletions of what it did not see.
@@ -27,6 +30,8 @@ from shoal_bus.pull import Reset, pull
 from shoal_contracts.decision import Header
 
 log = logging.getLogger(__name__)
+TTL = "Nats-TTL"
+"""Header of a message that the server deletes after a time."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ async def follow(
                     raise Reset("out of order")
                 place.last = max(place.last, meta.sequence.stream)
                 deleted = Header.DELETED in headers
-                if deleted:
+                if deleted or TTL in headers:
                     known.discard(message.subject)
                 else:
                     known.add(message.subject)

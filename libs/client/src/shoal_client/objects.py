@@ -19,7 +19,7 @@ from shoal_client.grouping import grouped
 from shoal_client.workloads import COUNT, BadWorkload, owned, pods_of, with_defaults
 from shoal_contracts.state import ObjectRecord, PodRecord, StateMessage
 from shoal_model.normalise import TYPES, from_dict
-from shoal_model.objects import metadata_of
+from shoal_model.objects import drop_nulls, metadata_of
 
 LARGEST = 2 << 30
 MOST_FILES = 100_000
@@ -230,6 +230,7 @@ def _unwrapped(document: Any, file: Path, found: Snapshot) -> list[Any]:
 
 
 def _add(raw: Any, kind: str, where: Path, found: Snapshot, others: list[dict[str, Any]]) -> None:
+    drop_nulls(raw)
     meta = raw.get("metadata") if isinstance(raw, dict) else None
     if not isinstance(meta, dict) or not meta.get("name"):
         found.problems.append(f"{where}: an object of kind {kind or '?'} without metadata.name was left out")

@@ -38,6 +38,27 @@ def owned(pods: Iterable[dict[str, Any]]) -> set[str]:
     }
 
 
+def _idle(workload: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """Whether its controller makes no pods at all: suspended, paused, ended, or being deleted."""
+    if workload["metadata"].get("deletionTimestamp"):
+        return True
+    match workload["kind"]:
+        case "Job":
+            status = workload.get("status")
+            conditions = status.get("conditions") if isinstance(status, dict) else None
+            ended = any(
+                isinstance(c, dict) and c.get("type") in ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget")
+                and c.get("status") == "True"
+                for c in (conditions if isinstance(conditions, list) else ())
+            )  # fmt: skip
+            return ended or spec.get("suspend") is True
+        case "Deployment":
+            # Without a ReplicaSet of its own there is none to scale, and a paused Deployment makes none.
+            return spec.get("paused") is True
+        case _:
+            return False
+
+
 def pods_of(workload: dict[str, Any]) -> list[dict[str, Any]]:
     """The pods of a Job, Deployment, ReplicaSet or StatefulSet, from its template. Raises BadWorkload."""
     kind, meta, spec = str(workload["kind"]), workload["metadata"], workload.get("spec")
@@ -45,12 +66,16 @@ def pods_of(workload: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(template, dict) or not isinstance(template.get("spec"), dict):
         raise BadWorkload("spec.template.spec is missing")
     assert isinstance(spec, dict)
+    if _idle(workload, spec):
+        return []
     given = spec.get(COUNT[kind])
     count = 1 if given is None else given
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST:
         raise BadWorkload(f"spec.{COUNT[kind]} is {str(count)[:32]}: write a number from 0 to {MOST}")
     if kind == "Job" and isinstance(total := spec.get("completions"), int):
-        count = min(count, max(0, total))
+        status = workload.get("status")
+        done = status.get("succeeded") if isinstance(status, dict) else 0
+        count = min(count, max(0, total - (done if isinstance(done, int) else 0)))
     owner = {"apiVersion": str(workload.get("apiVersion") or ""), "kind": kind, "name": meta["name"], "uid": meta["uid"]}
     found = []
     for i in range(count):

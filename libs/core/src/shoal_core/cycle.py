@@ -82,10 +82,12 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
             session.result.waiting.append(_why(session, job, tried))
     for key in sorted(cluster.misplaced - cluster.elsewhere):
         job = cluster.jobs[key]
+        wrong = _wrong(session, job)
         for uid, pod in sorted(job.unknown.items()):
             if pod.pending:
                 text = f"pod {pod.record.name} names subgroup {pod.record.subgroup!r}, which {job.name} lacks"
-                session.result.waiting.append(Waiting(*key, job.record.queue if job.record else "", "InvalidPod", text, (uid,)))
+                code, text = wrong or ("InvalidPod", text)
+                session.result.waiting.append(Waiting(*key, job.record.queue if job.record else "", code, text, (uid,)))
     for queue in cluster.tree.queues.values():
         session.result.queues.append(QueueShare(queue.name, queue.share, queue.allocated, queue.request))
 

@@ -16,16 +16,18 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from shoal_kube.errors import Gone, Invalid, KubeError, Throttled
+from shoal_kube.errors import Forbidden, Gone, Invalid, KubeError, NotFound, Throttled
 from shoal_kube.resources import Resource
 from shoal_kube.transport import Kube
-from shoal_model.objects import Meta
+from shoal_model.objects import Meta, drop_nulls
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Key = tuple[str, str]
 SILENCE = 90.0
 """Seconds without a byte after which a watch is taken for dead; bookmarks come about once a minute."""
+SHORTEST = 1.0
+"""Seconds that a watch lasts at least; one that ends sooner is reopened after a pause."""
 PAGE = 500
 INITIAL_END = "k8s.io/initial-events-end"
 
@@ -58,9 +60,19 @@ class Synced:
 
 @dataclass(frozen=True)
 class Bad:
-    """An object that does not decode; it is left out."""
+    """An object that does not decode; what was known of it before no longer holds. ``key`` None: nobody knows which."""
 
-    key: str
+    key: Key | None
+    uid: str
+    version: str
+    error: str
+    raw: bytes = b""
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The kind may not be read, or does not exist; it is tried again."""
+
     error: str
 
 
@@ -92,7 +104,7 @@ _EVENT = msgspec.json.Decoder(_Event)
 _HEAD = msgspec.json.Decoder(_Head)
 _LIST = msgspec.json.Decoder(_List)
 
-Told = Put[T] | Deleted | Synced | Bad
+Told = Put[T] | Deleted | Synced | Bad | Denied
 
 
 class Reflector(Generic[T]):
@@ -105,27 +117,43 @@ class Reflector(Generic[T]):
         """key -> (uid, version)."""
         self._version = ""
         self._streaming = True
+        self._denied = False
 
     async def run(self) -> AsyncIterator[Told[T]]:
-        """The differences. Errors of the API are waited out with a growing pause (0.3 to 30 s, with jitter)."""
+        """The differences. Errors of the API are waited out with a growing pause (0.3 to 30 s, with jitter).
+
+        So is a watch that ends within a second, or without a word. A kind that may not be read, or that is not there, is
+        told as Denied, once until it was read.
+        """
         wait = 0.3
+        clock = asyncio.get_running_loop().time
         while True:
             try:
                 if not self._version:
                     async for told in self._list():
                         yield told
                     wait = 0.3
+                    self._denied = False
                     yield Synced(self._version)
+                began, quiet = clock(), True
                 async for told in self._watch():
-                    wait = 0.3
+                    wait, quiet = 0.3, False
                     yield told
+                if quiet or clock() - began < SHORTEST:
+                    await asyncio.sleep(wait * (0.5 + random.random() / 2))
+                    wait = min(30.0, wait * 2)
             except Gone:
                 log.info("%s: version %s is too old, listing again", self._resource.plural, self._version)
                 self._version = ""
                 wait = min(wait, 1.0)
                 await asyncio.sleep(wait * random.random())
             except KubeError as error:
-                log.info("%s: %s", self._resource.plural, error)
+                if isinstance(error, Forbidden | NotFound) and not self._denied:
+                    self._denied = True
+                    log.warning("%s can't be read: %s", self._resource.plural, error)
+                    yield Denied(str(error))
+                else:
+                    log.info("%s: %s", self._resource.plural, error)
                 pause = max(wait, error.retry_after) if isinstance(error, Throttled) else wait
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))
                 wait = min(30.0, wait * 2)
@@ -136,16 +164,25 @@ class Reflector(Generic[T]):
         try:
             meta = _HEAD.decode(text).metadata
         except msgspec.DecodeError as error:
-            return Bad("?", str(error))
+            return _nameless(error)
         key = (meta.namespace, meta.name)
         if self._known.get(key) == (meta.uid, meta.resource_version):
             return None
-        try:
-            value = self._decoder.decode(text)
-        except msgspec.DecodeError as error:
-            return Bad("/".join(key), str(error))
         self._known[key] = (meta.uid, meta.resource_version)
+        try:
+            value = self._decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return Bad(key, meta.uid, meta.resource_version, str(error), text)
         return Put(key, meta.uid, meta.resource_version, value, text)
+
+    def _decode(self, text: bytes) -> T:
+        try:
+            return self._decoder.decode(text)
+        except msgspec.ValidationError:
+            # Resources whose schema keeps unknown fields may hold nulls, which mean nothing.
+            found = msgspec.json.decode(text)
+            drop_nulls(found)
+            return msgspec.convert(found, self._decoder.type)
 
     def _drop(self, seen: set[Key]) -> list[Deleted]:
         gone = [key for key in self._known if key not in seen]
@@ -173,7 +210,11 @@ class Reflector(Generic[T]):
                 seen.clear()
                 continue
             for raw in page.items:
-                meta = _HEAD.decode(bytes(raw)).metadata
+                try:
+                    meta = _HEAD.decode(bytes(raw)).metadata
+                except msgspec.DecodeError as error:
+                    yield _nameless(error)
+                    continue
                 seen.add((meta.namespace, meta.name))
                 if told := self._take(raw):
                     yield told
@@ -192,10 +233,14 @@ class Reflector(Generic[T]):
         seen: set[Key] = set()
         async with self._kube.stream(path, SILENCE) as lines:
             async for line in lines:
-                event = _EVENT.decode(line)
-                if event.type == "ERROR":
-                    raise _failure(event.object)
-                head = _HEAD.decode(bytes(event.object)).metadata
+                try:
+                    event = _EVENT.decode(line)
+                    if event.type == "ERROR":
+                        raise _failure(event.object)
+                    head = _HEAD.decode(bytes(event.object)).metadata
+                except msgspec.DecodeError as error:
+                    yield _nameless(error)
+                    continue
                 if event.type == "BOOKMARK":
                     if (head.annotations or {}).get(INITIAL_END) == "true":
                         self._version = head.resource_version
@@ -226,14 +271,14 @@ class Reflector(Generic[T]):
                 try:
                     event = _EVENT.decode(line)
                 except msgspec.DecodeError as error:
-                    yield Bad("?", str(error))
+                    yield _nameless(error)
                     continue
                 if event.type == "ERROR":
                     raise _failure(event.object)
                 try:
                     meta = _HEAD.decode(bytes(event.object)).metadata
                 except msgspec.DecodeError as error:
-                    yield Bad("?", str(error))
+                    yield _nameless(error)
                     continue
                 if event.type == "BOOKMARK":
                     self._version = meta.resource_version
@@ -247,6 +292,10 @@ class Reflector(Generic[T]):
                     self._version = meta.resource_version
                     if told:
                         yield told
+
+
+def _nameless(error: Exception) -> Bad:
+    return Bad(None, "", "", str(error))
 
 
 def _failure(raw: msgspec.Raw) -> KubeError:

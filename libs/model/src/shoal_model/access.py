@@ -8,7 +8,7 @@ from shoal_model.labels import NAMESPACE, RESERVATION_APP, RESERVATION_NAMESPACE
 
 READ = ["get", "list", "watch"]
 LEADER = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
-EVENTS = [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]
+EVENTS = [{"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}]
 
 
 OWNERS: dict[str, list[str]] = {
@@ -54,6 +54,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("resource.k8s.io", ["resourceclaims", "resourceslices", "deviceclasses"], ["list", "watch"]),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
         _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),
+        *EVENTS,
     ],
     "pod-grouper": [
         _rule("", ["pods"], ["get", "patch"]),

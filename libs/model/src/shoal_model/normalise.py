@@ -5,6 +5,7 @@ A field that can't be understood becomes ``error`` of the record, in words for t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import msgspec
@@ -397,4 +398,10 @@ TYPES: dict[str, tuple[type, Callable[..., Record]]] = {
 def from_dict(raw: dict[str, object]) -> Record:
     """The record of an untyped object, by its ``kind``. Raises KeyError for a kind that has none."""
     kind, normalise = TYPES[str(raw["kind"])]
-    return normalise(msgspec.convert(raw, kind, strict=False))
+    try:
+        found = msgspec.convert(raw, kind, strict=False)
+    except msgspec.ValidationError:
+        raw = copy.deepcopy(raw)
+        objects.drop_nulls(raw)
+        found = msgspec.convert(raw, kind, strict=False)
+    return normalise(found)

@@ -458,3 +458,22 @@ class Opaque(Obj):
 def metadata_of(raw: dict[str, Any]) -> Meta:
     """The typed metadata of an untyped object. Raises msgspec.ValidationError."""
     return msgspec.convert(raw.get("metadata") or {}, Meta)
+
+
+def drop_nulls(raw: Any) -> None:
+    """Take every null out of an untyped object, in place: to the API a null is a field that is not there."""
+    seen: set[int] = set()
+    todo = [raw]
+    while todo:
+        at = todo.pop()
+        # Aliases of YAML let one part stand in many places, or in itself.
+        if not isinstance(at, dict | list) or id(at) in seen:
+            continue
+        seen.add(id(at))
+        if isinstance(at, dict):
+            for key in [k for k, value in at.items() if value is None]:
+                del at[key]
+            todo.extend(at.values())
+        else:
+            at[:] = [value for value in at if value is not None]
+            todo.extend(at)

@@ -11,10 +11,11 @@ from shoal_bus.bus import DELETED_TTL
 from shoal_bus.trace import headers as trace_headers
 from shoal_cluster_state import metrics
 from shoal_cluster_state.picture import Entry, Picture
+from shoal_cluster_state.unread import stand_in
 from shoal_contracts import state, streams, subjects
 from shoal_contracts.base import encode
 from shoal_contracts.decision import Header
-from shoal_kube import Bad, Deleted, Kube, KubeConfig, Put, Reflector, Synced, resources
+from shoal_kube import Bad, Deleted, Denied, Kube, KubeConfig, Put, Recorder, Ref, Reflector, Synced, resources
 from shoal_kube.resources import Resource
 from shoal_model import normalise, objects, storage
 from shoal_service import Common, Context, run, telemetry
@@ -47,6 +48,22 @@ KINDS: dict[str, Resource] = {
     "storagecapacity": resources.STORAGE_CAPACITIES,
 }
 """Kind in the subjects -> resource of the API."""
+OPTIONAL = frozenset(
+    {
+        "topology",
+        "claim",
+        "slice",
+        "deviceclass",
+        "storageclass",
+        "csidriver",
+        "storagecapacity",
+        "nrt",
+        "pvc",
+        "pv",
+        "namespace",
+    }
+)
+"""Kinds without which pods that name none of them are scheduled all the same: a cluster may lack them."""
 
 
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
@@ -56,8 +73,8 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
 class Service:
     """Reflectors fill the picture, one task publishes what changed."""
 
-    def __init__(self, context: Context[Config], kube: Kube) -> None:
-        self._context, self._kube = context, kube
+    def __init__(self, context: Context[Config], kube: Kube, recorder: Recorder) -> None:
+        self._context, self._kube, self._recorder = context, kube, recorder
         self._picture = Picture()
         self._versions: dict[str, str] = {}
         self._news = asyncio.Event()
@@ -72,6 +89,7 @@ class Service:
         """Keep the picture of one kind up to date, for ever."""
         found = normalise.TYPES.get(resource.kind)
         reflector: Reflector[object] = Reflector(self._kube, resource, found[0] if found else objects.Opaque)
+        denied = ""
         async for told in reflector.run():
             match told:
                 case Put():
@@ -79,18 +97,46 @@ class Service:
                     try:
                         self._put(kind, resource, told)
                     except Exception as error:  # one odd object must not stop the rest
-                        metrics.BAD.labels(kind).inc()
-                        self._context.log.error("object left out", kind=kind, key=told.key, error=repr(error))
+                        self._context.log.error("object can't be read", kind=kind, key=told.key, exc_info=error)
+                        self._unread(kind, resource, Bad(told.key, told.uid, told.version, repr(error), told.raw))
                 case Deleted():
                     self._picture.drop(self._subject(kind, resource, told.key))
                 case Bad():
-                    metrics.BAD.labels(kind).inc()
-                    self._context.log.warning("object left out", kind=kind, key=told.key, error=told.error)
+                    self._unread(kind, resource, told)
+                case Denied():
+                    denied = f"{resource.plural}: {told.error}"[:200]
+                    if kind in OPTIONAL:
+                        self._have(kind, "")
+                    elif not self._complete.is_set():
+                        self._context.wait_for(denied)
                 case Synced():
-                    self._versions[kind] = told.version
-                    if self._versions.keys() == KINDS.keys():
-                        self._complete.set()
+                    self._context.have(denied)
+                    self._have(kind, told.version)
             self._news.set()
+
+    def _have(self, kind: str, version: str) -> None:
+        """The kind is known up to this version."""
+        self._versions[kind] = version
+        if self._versions.keys() == KINDS.keys():
+            self._complete.set()
+
+    def _unread(self, kind: str, resource: Resource, told: Bad) -> None:
+        """An object that can't be read, or not be sent: something stands for it, and it is told on the object."""
+        metrics.BAD.labels(kind).inc()
+        self._context.log.warning("object can't be read", kind=kind, key=told.key, error=told.error)
+        if told.key is None:
+            return
+        subject = self._subject(kind, resource, told.key)
+        held = self._picture.held.get(subject)
+        record = stand_in(kind, told.key, told.uid, told.version, told.error, held.data if held else None, told.raw)
+        strange = isinstance(record, state.PodRecord) and record.scheduler_name != self._context.config.scheduler_name
+        if record is None or (isinstance(record, state.PodRecord) and strange and not record.node):
+            self._picture.drop(subject)
+        else:
+            sent = trace_headers(cause=f"{told.uid}@{told.version}", sent=self._context.clock.now())
+            self._picture.put(subject, encode(record), sent)
+        about = Ref(resource.api.removeprefix("/apis/").removeprefix("/api/"), resource.kind, *told.key, told.uid)
+        self._recorder.event(about, "Warning", "Unreadable", f"the scheduler can't read the object: {told.error}")
 
     def _subject(self, kind: str, resource: Resource, key: tuple[str, str]) -> str:
         names = key if resource.namespaced else key[1:]
@@ -118,9 +164,8 @@ class Service:
             data = encode(record)
             if len(data) > LARGEST:
                 # The bus would refuse it, and all that goes with it.
-                metrics.BAD.labels(kind).inc()
-                self._context.log.error("object left out, it is too large", kind=kind, key=told.key, bytes=len(data))
-                self._picture.drop(subject)
+                error = f"what matters of it takes {len(data)} bytes, over {LARGEST}"
+                self._unread(kind, resource, Bad(told.key, told.uid, told.version, error, told.raw))
                 return
             self._picture.put(subject, data, sent)
 
@@ -217,13 +262,15 @@ async def start(context: Context[Config]) -> None:
     config = context.config
     settings = KubeConfig(context.kubeconfig, "shoal-cluster-state", config.qps, config.burst)
     async with Kube.connect(settings) as kube:
-        service = Service(context, kube)
+        recorder = Recorder(kube, NAME, context.clock)
+        service = Service(context, kube, recorder)
 
         async def again() -> None:
             service._news.set()
 
         context.bus.on_reconnect(again)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run(), name="events")
             for kind, resource in KINDS.items():
                 tasks.create_task(service.watch(kind, resource), name=f"watch {kind}")
             # A standby watches as well, so that it has the picture when it is to lead.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from shoal_kube import Bad, Deleted, Kube, KubeConfig, KubeError, NotFound, Put, Reflector, Synced
+from shoal_kube import Bad, Deleted, Denied, Kube, KubeConfig, KubeError, NotFound, Put, Reflector, Synced
 from shoal_kube.resources import CONFIG_MAPS, CONFIGS, DEPLOYMENTS, SHARDS, Resource
 from shoal_model import labels, shards
 from shoal_model import objects as api
@@ -68,7 +68,11 @@ class Service:
                 case Deleted():
                     known.pop(told.key[1], None)
                 case Bad():
+                    if told.key is not None:
+                        known.pop(told.key[1], None)
                     self._context.log.warning("object left out", kind=kind, key=told.key, error=told.error)
+                case Denied():
+                    self._context.log.warning("a kind can't be read", kind=kind, error=told.error)
                 case Synced():
                     self._synced.add(kind)
             self._news.set()
