@@ -168,6 +168,12 @@ async def story(api: Api, suite: Suite) -> None:
         return any(c["type"] == "PodScheduled" and c["status"] == "False" for c in pod["status"].get("conditions", []))
 
     await until(told, "a reason on the pod that waits")
+
+    async def counted() -> bool:
+        status = (await api.get(f"{GROUPS}/namespaces/{SPACE}/podgroups/gang")).get("status", {})
+        return bool(status.get("resourcesStatus", {}).get("allocated"))
+
+    await until(counted, "the status of a group")
     # Takeovers: each leader has to release and take its Lease.
     for service in ("cluster-state-0", "scheduler-0", "queue-controller-0", "gpu-reservation-0", "binder-0"):
         suite.services.signal(service, signal.SIGTERM)

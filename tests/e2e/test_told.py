@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from shoal_local.suite import Suite
 from shoal_testkit import workload
 from shoal_testkit.api import Api, ApiError
 from shoal_testkit.waiting import until
@@ -185,6 +188,16 @@ async def test_owners_of_other_kinds_give_queue_and_priority_or_it_is_told(api: 
     finally:
         for name in made:
             await api.delete(f"{CRDS}/{name}")
+
+
+async def test_the_short_name_lists_our_groups(suite: Suite, api: Api, space: Space) -> None:
+    await api.post(space.groups, workload.group("mine", space.name, queue=space.name, members=4))
+    command = [str(suite.plane.kubectl()), "--kubeconfig", str(suite.plane.kubeconfig), "-n", space.name, "get"]
+    for name in ("pg", "podgroups.scheduling.run.ai"):
+        told = await asyncio.to_thread(
+            subprocess.run, [*command, name], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "mine" in told.stdout, name
 
 
 async def test_a_queue_in_use_is_not_deleted(api: Api, space: Space) -> None:
