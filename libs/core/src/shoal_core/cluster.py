@@ -231,7 +231,7 @@ class Cluster(Room):
         if pod := self.pods.get(uid):
             pod.barred, pod.refused = barred, refused
             if pod.job:
-                pod.job.changed()
+                pod.job.barred(pod)
         self.changes += 1
 
     def place(self, uid: str, status: int, node: str = "", groups: tuple[str, ...] = ()) -> None:
@@ -353,7 +353,8 @@ class Cluster(Room):
         set_status(pod, GONE)
         leaf.count(GONE, -1)
         if status == SUCCEEDED:
-            job.succeeded -= 1
+            job.finished(pod, -1)
+        job.unsure.pop(pod.uid, None)
         leaf.pods.remove(pod)
         del job.pods[pod.uid]
         pod.job = pod.leaf = None
@@ -400,7 +401,7 @@ class Cluster(Room):
         if job is not None:
             self._count(pod, -1.0)
             if pod.status == SUCCEEDED:
-                job.succeeded -= 1
+                job.finished(pod, -1)
         if pod.node_name and pod.node_name in self.by_node:
             self.by_node[pod.node_name].pop(pod.uid, None)
         if pod.node >= 0:
@@ -426,7 +427,7 @@ class Cluster(Room):
             (self.legacy_mig.add if column >= 0 else self.legacy_mig.discard)(pod.uid)
         if job is not None:
             if status == SUCCEEDED:
-                job.succeeded += 1
+                job.finished(pod, 1)
             self._count(pod, 1.0)
             self.look_again(job)
 
@@ -436,12 +437,9 @@ class Cluster(Room):
             self.waiting[job.key] = None
         else:
             self.waiting.pop(job.key, None)
-        record, leaves = job.record, job.leaf_list
-        if len(leaves) == 1:
-            short = 0 < leaves[0].used < leaves[0].minimum
-        else:
-            short = any(leaf.used < leaf.minimum for leaf in leaves) and any(leaf.used for leaf in leaves)
-        if record is not None and (short or record.stale_since or job.history.stale_since):
+        job.settle()
+        record = job.record
+        if record is not None and (job.broken or record.stale_since or job.history.stale_since):
             self.doubtful.add(job.key)
         else:
             self.doubtful.discard(job.key)
@@ -556,7 +554,8 @@ class Cluster(Room):
             if pod.job is None:
                 pod.status = status
                 continue
-            job.succeeded += status == SUCCEEDED
+            if status == SUCCEEDED:
+                job.finished(pod, 1)
             self._count(pod, 1.0)
 
     def _reprioritise(self) -> None:

@@ -17,10 +17,14 @@ DEFAULT = "default"
 class PodSet:
     """A leaf: ``minimum`` of its pods run together. Counts follow the pods' statuses."""
 
-    __slots__ = ("active", "alive", "gated", "minimum", "name", "parent", "pending", "pods", "ready_pods", "topology", "used")
+    __slots__ = (
+        "active", "alive", "declared", "done", "gated", "minimum", "name", "parent", "pending", "pods", "topology", "used",
+    )  # fmt: skip
 
     def __init__(self, name: str, minimum: int, topology: TopologyConstraint | None = None) -> None:
         self.name, self.minimum, self.topology = name, minimum, topology
+        self.declared, self.done = minimum, 0
+        """The minimum that the group states, and how many pods succeeded."""
         self.parent: SubGroupSet | None = None
         self.pods: list[Pod] = []
         """In task order."""
@@ -39,10 +43,23 @@ class PodSet:
         if ALIVE[status]:
             self.alive += by
 
+    def settle(self) -> bool:
+        """Let pods that succeeded stand in for pods that are missing of the minimum; whether that changed it."""
+        before = self.minimum
+        self.minimum = (
+            max(self.declared - self.done, min(self.declared, self.alive - self.gated)) if self.done else self.declared
+        )
+        return self.minimum != before
+
     @property
     def satisfied(self) -> bool:
         """Its minimum is placed."""
         return self.active >= self.minimum
+
+    @property
+    def whole(self) -> bool:
+        """The same, pods that leave included."""
+        return self.used >= self.minimum
 
     @property
     def ready(self) -> bool:
@@ -79,6 +96,11 @@ class SubGroupSet:
     def satisfied(self) -> bool:
         """Enough members have what they need."""
         return self.satisfied_children >= self.minimum
+
+    @property
+    def whole(self) -> bool:
+        """The same, pods that leave included."""
+        return sum(1 for child in self.children if child.whole) >= self.minimum
 
     @property
     def ready(self) -> bool:
@@ -157,28 +179,34 @@ def _candidates(leaf: PodSet, real: bool) -> list[Pod]:
 
 
 def next_pods(member: Member, real: bool) -> list[Pod]:
-    """The pods to be placed together next (policy spec 1.6).
+    """The pods to be placed together next (policy spec 1.6); none where not all that start together can be placed now.
 
-    Below the minimum: what is missing of the first members that are needed. Above it: one pod more. ``real`` False
-    counts pods that were evicted in the current simulation as waiting.
+    Below the minimum: what is missing of the first members that can be complete. Above it: one pod more, or one member.
+    ``real`` False counts pods that were evicted in the current simulation as waiting.
     """
     if isinstance(member, PodSet):
         found = _candidates(member, real)
         missing = member.minimum - member.active
-        return found[:missing] if missing > 0 else found[:1]
+        if missing <= 0:
+            return found[:1]
+        return found[:missing] if len(found) >= missing else []
     children = member.children
     if len(children) > 1:
         children = sorted(children, key=lambda c: c.order)
-    if member.satisfied:
+    needed = member.minimum - member.satisfied_children
+    if needed <= 0:
         for child in children:
             if found := next_pods(child, real):
                 return found
         return []
     found = []
-    for child in children[: member.minimum]:
-        if not child.satisfied:
-            found += next_pods(child, real)
-    return found
+    for child in children:
+        if not child.satisfied and (its := next_pods(child, real)):
+            found += its
+            needed -= 1
+            if not needed:
+                return found
+    return []
 
 
 # what goes first

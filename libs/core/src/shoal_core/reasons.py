@@ -199,6 +199,10 @@ def held(job: Job) -> tuple[str, str]:
     if refused := [p for p in barred if p.refused]:
         text = f"{_pods(len(refused))} {_is(len(refused))} held back for a while after a refused binding: {_listed(refused)}"
         return "Held", text
+    if not barred:
+        barred = list(job.unsure.values())
+    if not barred:
+        return "NotEnoughPods", not_ready(job)
     return "Starting", f"starting: {len(barred)} of {_pods(len(job.pods))} {_is(len(barred))} being bound"
 
 

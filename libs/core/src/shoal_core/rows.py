@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shoal_contracts import state
 from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
 from shoal_core.history import History
-from shoal_core.status import GONE, PENDING, STEPS
+from shoal_core.status import BINDING, GONE, PENDING, STEPS
 from shoal_core.vocabulary import CPU, GPU, MEMORY
 from shoal_model import labels
 
@@ -176,7 +176,7 @@ class Job:
     __slots__ = (
         "active", "chunk_cache", "counted", "created", "held", "history", "key", "key_cache", "leaf_list", "name", "pending",
         "pods", "preemptible", "priority", "queue", "record", "requests_cache", "root", "signature_cache", "succeeded",
-        "unknown", "unsound",
+        "unknown", "unsound", "unsure",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -189,6 +189,8 @@ class Job:
         """Pods that name a subgroup that the group lacks."""
         self.unsound: dict[str, Pod] = {}
         """Pods whose own record is wrong."""
+        self.unsure: dict[str, Pod] = {}
+        """Pods that were barred while their binding was decided: it is being given up."""
         self.history = History()
         self.queue: Queue | None = None
         self.priority, self.preemptible, self.created = 50, True, 0.0
@@ -224,6 +226,46 @@ class Job:
             return leaf.alive - leaf.gated >= leaf.minimum
         return self.root.ready
 
+    @property
+    def broken(self) -> bool:
+        """Some of it has a place, and less than what runs together."""
+        leaves = self.leaf_list
+        if len(leaves) == 1:
+            return 0 < leaves[0].used < leaves[0].minimum
+        return not self.root.whole and any(leaf.used for leaf in leaves)
+
+    def barred(self, pod: Pod) -> None:
+        """The pod was barred, or is allowed again."""
+        if not pod.barred:
+            self.unsure.pop(pod.uid, None)
+        elif pod.status == BINDING:
+            self.unsure[pod.uid] = pod
+        self.changed()
+
+    def finished(self, pod: Pod, by: int) -> None:
+        """One pod more (``by`` 1) or less (-1) has succeeded."""
+        self.succeeded += by
+        if pod.leaf is not None:
+            pod.leaf.done += by
+            pod.leaf.settle()
+
+    def settle(self) -> None:
+        """Statuses changed for good: see ``PodSet.settle``."""
+        if self.unsure:
+            self.changed()
+        if self.succeeded:
+            for leaf in self.leaf_list:
+                if leaf.settle():
+                    self.changed()
+
+    def _in_doubt(self) -> bool:
+        """A decision that is being given up may leave it below its minimum: nothing more starts until that is settled."""
+        given_up: dict[int, int] = {}
+        for pod in self.unsure.values():
+            if pod.status == BINDING:
+                given_up[id(pod.leaf)] = given_up.get(id(pod.leaf), 0) + 1
+        return any(leaf.active - given_up.get(id(leaf), 0) < leaf.minimum for leaf in self.leaf_list) if given_up else False
+
     def order(self) -> tuple[int, int, float, str]:
         """Order in its queue (policy spec 3.2): priority, below its minimum first, age, name."""
         found = self.key_cache
@@ -243,7 +285,9 @@ class Job:
         """
         found = self.chunk_cache
         if found is None:
-            if len(self.leaf_list) == 1 and len(self.root.children) == 1:
+            if self.unsure and self._in_doubt():
+                pods = []
+            elif len(self.leaf_list) == 1 and len(self.root.children) == 1:
                 pods = next_pods(self.leaf_list[0], real) if self.root.minimum > 0 or self.root.satisfied else []
             else:
                 pods = next_pods(self.root, real)

@@ -13,7 +13,7 @@ import msgspec
 from shoal_bus import BusError, Conflict, Unavailable, trace
 from shoal_bus.trace import TRACEPARENT
 from shoal_contracts import streams, subjects
-from shoal_contracts.decision import Decision, GangGo, Header, Outcome
+from shoal_contracts.decision import Decision, GangGo, Header, Outcome, Verb
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
@@ -405,12 +405,17 @@ class Loop:
                 case Forget(uid):
                     self._reservations.decided(uid, "", ())
                     self._journal.forget(uid)
+                    if (pod := self._cluster.pods.get(uid)) is not None and pod.barred and uid not in self._holds:
+                        self._journal.bar(uid, False)
                 case Close(uid, seq):
                     self._closing[uid] = seq
                 case Hold(uid, seconds, refused):
                     self._holds[uid] = self._context.clock.monotonic() + seconds
                     self._journal.bar(uid, True, refused)
                 case Touch(decision):
+                    if decision.verb is Verb.BIND and decision.uid not in self._holds:
+                        # Until it is given up, its gang may have it or not: the others don't start on the strength of it.
+                        self._journal.bar(decision.uid, True)
                     self._tasks.create_task(self._touch(decision))
                 case Go(gang, members):
                     self._tasks.create_task(self._go(gang, members))

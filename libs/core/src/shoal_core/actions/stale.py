@@ -14,9 +14,8 @@ from shoal_core.status import ACTIVE
 
 
 def is_stale(job: Job) -> bool:
-    """Something of it runs, nothing of it succeeded, and a leaf has less than its minimum."""
-    used = sum(leaf.used for leaf in job.leaf_list)
-    return not job.succeeded and used > 0 and any(leaf.used < leaf.minimum for leaf in job.leaf_list)
+    """Something of it runs, nothing of it succeeded, and fewer of its members are complete than have to be."""
+    return not job.succeeded and job.broken
 
 
 def evict_stale(session: Session) -> None:

@@ -18,7 +18,7 @@ from shoal_core.search.likeness import Likeness, Looks, has_topology
 from shoal_core.search.scenario import Accumulator, Batch
 from shoal_core.search.tape import Tape
 from shoal_core.session import Session
-from shoal_core.status import ACTIVE, PIPELINED, RELEASING, USED
+from shoal_core.status import ACTIVE, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
 
 SOLVED, EXHAUSTED, STOPPED = "solved", "exhausted", "stopped"
@@ -300,5 +300,5 @@ def _faceless(look: Likeness, first: bool, *jobs: Job) -> Likeness | None:
 
 
 def gang_is_whole(job: Job) -> bool:
-    """Whether every leaf has its minimum, pods that leave included."""
-    return all(sum(1 for p in leaf.pods if USED[p.status]) >= leaf.minimum for leaf in job.leaf_list)
+    """Whether enough of its members have their minimum, pods that leave included."""
+    return job.root.whole
