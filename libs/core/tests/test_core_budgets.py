@@ -277,3 +277,29 @@ def test_the_caps_are_read_from_the_configuration(value: object, part: float) ->
 def test_caps_that_are_no_parts_are_refused_with_a_word(value: object) -> None:
     with pytest.raises(BadConfiguration, match="evictionsPerOwner"):
         read({"evictionsPerOwner": value})
+
+
+def test_budgets_are_found_by_every_kind_of_selector() -> None:
+    def needs(operator: str, *values: str, key: str = "app") -> state.Requirement:
+        return state.Requirement(key=key, operator=operator, values=list(values))
+
+    selectors = {
+        "in": [needs("In", "web", "api", "web")], "not": [needs("NotIn", "web")], "has": [needs("Exists")],
+        "lacks": [needs("DoesNotExist")], "both": [needs("Exists", key="tier"), needs("In", "web")], "all": [],
+    }  # fmt: skip
+    cluster = world(
+        node("n", 4),
+        runs("x", "n", tags={"app": "web"}), runs("y", "n", tags={"app": "api", "tier": "1"}), runs("z", "n"),
+        runs("v", "n", tags={"app": "web", "tier": "1"}),
+        *(budget(name, 0, state.Selector(requirements=parts)) for name, parts in selectors.items()),
+    )  # fmt: skip
+    found = {name: [b.key[1] for b in cluster.disruptions.of(cluster.pods[f"{name}-0"])] for name in "xyzv"}
+    assert found == {
+        "x": ["all", "has", "in"], "y": ["all", "has", "in", "not"], "z": ["all", "lacks", "not"],
+        "v": ["all", "both", "has", "in"],
+    }  # fmt: skip
+    # Another selector, and other labels of the pod.
+    cluster.apply(budget("in", 0, app("api")))
+    cluster.apply(msgspec.structs.replace(cluster.pods["z-0"].record, labels={"app": "api"}))
+    assert [b.key[1] for b in cluster.disruptions.of(cluster.pods["x-0"])] == ["all", "has"]
+    assert [b.key[1] for b in cluster.disruptions.of(cluster.pods["z-0"])] == ["all", "has", "in", "not"]

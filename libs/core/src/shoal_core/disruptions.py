@@ -16,6 +16,8 @@ IGNORED = frozenset({"Pending", "Succeeded", "Failed"})
 """Phases of pods that the Eviction API deletes without a look at budgets."""
 LATEST = 120.0
 """Seconds after which a pod that is gone no longer waits for its budget's controller, which itself waits no longer."""
+ANY = ("", "")
+"""In the index of budgets: those that no single label tells."""
 MOST_SETS = 100_000
 """Label sets whose budgets are remembered."""
 
@@ -75,6 +77,8 @@ class Disruptions:
         self.budgets: dict[Key, Budget] = {}
         self.owners: dict[str, Owner] = {}
         self._in: dict[str, list[Budget]] = {}
+        self._index: dict[str, dict[tuple[str, str], list[Budget]]] = {}
+        """By namespace: budgets by a label of which their pods have one, or ``ANY``."""
         self._of: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Budget, ...]] = {}
         self._of_pod: dict[str, tuple[dict[str, str], tuple[Budget, ...]]] = {}
         """Uid -> its labels and their budgets."""
@@ -128,6 +132,7 @@ class Disruptions:
     def _reselect(self) -> None:
         self._of.clear()
         self._of_pod.clear()
+        self._index.clear()
 
     def of(self, pod: Pod) -> tuple[Budget, ...]:
         """The budgets that select the pod, whatever its state."""
@@ -148,7 +153,12 @@ class Disruptions:
         if found is None:
             if len(self._of) >= MOST_SETS:
                 self._of.clear()
-            found = self._of[key] = tuple(b for b in here if selects(b.record.selector, record.labels))
+            index = self._index.get(record.namespace)
+            if index is None:
+                index = self._index[record.namespace] = _indexed(here)
+            likely = [b for pair in (ANY, *record.labels.items()) for b in index.get(pair, ())]
+            chosen = [b for b in likely if selects(b.record.selector, record.labels)]
+            found = self._of[key] = tuple(sorted(chosen, key=lambda b: b.key))
         return found
 
     def guards(self, pod: Pod) -> tuple[Budget, ...]:
@@ -238,6 +248,18 @@ class Disruptions:
             if (owner := self.owners.get(ref.uid)) is not None:
                 return owner
         return None
+
+
+def _indexed(budgets: list[Budget]) -> dict[tuple[str, str], list[Budget]]:
+    found: dict[tuple[str, str], list[Budget]] = {}
+    for budget in budgets:
+        selector = budget.record.selector
+        if selector is None:
+            continue
+        need = next((r for r in selector.requirements if r.operator == "In"), None)
+        for pair in [(need.key, value) for value in dict.fromkeys(need.values)] if need is not None else [ANY]:
+            found.setdefault(pair, []).append(budget)
+    return found
 
 
 def _newer(version: str, than: str, unknown: bool) -> bool:
