@@ -37,6 +37,8 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
         ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),
         ("storage.k8s.io", "csistoragecapacities"), ("policy", "poddisruptionbudgets"),
     )},
+    # A kind that this cluster is without.
+    ("cluster-state", "topology.node.k8s.io", "noderesourcetopologies"): ("list", "watch"),
     # Preparations of shares that fail, or are found half done.
     ("binder", "", "configmaps"): ("get", "update"),
     ("binder", "", "pods"): ("get", "patch", "delete"),

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
+from shoal_contracts import state
 from shoal_contracts.decision import Decision
-from shoal_core import cycle
+from shoal_core import Settings, cycle
+from shoal_core.placement.numa_zones import record
+from shoal_core.settings import PLUGINS
 from shoal_model import labels
 from shoal_scheduler.decisions import Naming, Origin, decisions
 from shoal_testkit.small import node, queue, work, world
@@ -54,3 +60,22 @@ def test_a_gang_too_large_for_a_batch_is_staged_in_chunks() -> None:
     assert [len(c) for c in chunks] == [900, 100]
     assert {(d.gang, d.gang_size, d.staged) for c in chunks for d in c} == {("1-1-0", 1000, True)}
     assert len({d.id for c in chunks for d in c}) == 1000
+
+
+def test_where_a_pod_will_sit_is_written_as_it_is_read() -> None:
+    zones = [
+        {"name": f"node-{i}", "type": "Node", "resources": [
+            {"name": n, "capacity": v, "allocatable": v, "available": v} for n, v in (("cpu", "8"), ("memory", "64Gi"))
+        ]}
+        for i in range(2)
+    ]  # fmt: skip
+    body = {"topologyPolicies": ["SingleNUMANodePodLevel"], "metadata": {"name": "a"}, "zones": zones}
+    nrt = state.ObjectRecord(type="NodeResourceTopology", name="a", body=msgspec.Raw(msgspec.json.encode(body)))
+    pod = {"qos_guaranteed": True, "requests": {"cpu": 6000.0, "memory": 2.0**30}}
+    mine = [replace(r, **pod) if isinstance(r, state.PodRecord) else r for r in work("one", gpus=0)]
+    cluster = world(node("a", 8), queue("q"), nrt, *mine)
+    settings = Settings(plugins=(*PLUGINS, "numa"))
+    result = cycle(cluster, now=10.0, settings=settings)
+    ((one,),) = decisions(result, cluster, Naming(3, 7, 5.0), {}, frozenset())
+    assert one.annotations[labels.NUMA_PREDICTED] == ('[{"zone":"node-0","amount":{"cpu":"6000m","memory":"1073741824"}}]')
+    assert record(one.annotations[labels.NUMA_PREDICTED]) == (("node-0", (("cpu", 6000.0), ("memory", 2.0**30))),)

@@ -56,6 +56,7 @@ CHANNELS = (
     _state("storageclass", state.ObjectRecord),
     _state("csidriver", state.ObjectRecord),
     _state("storagecapacity", state.ObjectRecord, namespaced=True),
+    _state("nrt", state.ObjectRecord),
     Channel(
         "state.meta", "shoal.v1.state.{shard}.meta.synced", state.SyncMark, ("cluster-state",),
         ("pod-grouper", "queue-controller", "scheduler"), "SHOAL_STATE",

@@ -41,6 +41,9 @@ DEPLOYMENTS = Resource("Deployment", "/apis/apps/v1", "deployments")
 PRIORITY_CLASSES = Resource("PriorityClass", "/apis/scheduling.k8s.io/v1", "priorityclasses", namespaced=False)
 DISRUPTION_BUDGETS = Resource("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets")
 LEASES = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases")
+NODE_RESOURCES = Resource(
+    "NodeResourceTopology", "/apis/topology.node.k8s.io/v1alpha2", "noderesourcetopologies", namespaced=False
+)
 CLAIMS = Resource("ResourceClaim", "/apis/resource.k8s.io/v1", "resourceclaims")
 SLICES = Resource("ResourceSlice", "/apis/resource.k8s.io/v1", "resourceslices", namespaced=False)
 VOLUME_CLAIMS = Resource("PersistentVolumeClaim", "/api/v1", "persistentvolumeclaims")

@@ -52,6 +52,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("scheduling.k8s.io", ["priorityclasses"], ["list", "watch"]),
         _rule("policy", ["poddisruptionbudgets"], ["list", "watch"]),
         _rule("resource.k8s.io", ["resourceclaims", "resourceslices", "deviceclasses"], ["list", "watch"]),
+        _rule("topology.node.k8s.io", ["noderesourcetopologies"], ["list", "watch"]),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
         _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),
         *EVENTS,

@@ -46,6 +46,7 @@ KINDS: dict[str, Resource] = {
     "storageclass": resources.STORAGE_CLASSES,
     "csidriver": resources.DRIVERS,
     "storagecapacity": resources.STORAGE_CAPACITIES,
+    "nrt": resources.NODE_RESOURCES,
 }
 """Kind in the subjects -> resource of the API."""
 OPTIONAL = frozenset(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shoal_contracts.decision import Decision, Verb
 from shoal_contracts.subjects import DEFAULT_SHARD
 from shoal_core import Cluster, CycleResult
+from shoal_core.placement.numa_zones import text
 from shoal_core.results import Gang
 from shoal_model import gpu, labels
 from shoal_scheduler.commit import MOST
@@ -81,6 +82,8 @@ def _binds(
         notes = {labels.RECEIVED_TYPE: "Fraction" if member.gpu_groups else "Regular"}
         if member.uid in implied:
             notes[labels.GROUP] = gang.group
+        if member.zones:
+            notes[labels.NUMA_PREDICTED] = text(cluster.numa.names(member.node, member.zones))
         tags = gpu.group_labels(member.gpu_groups)
         if isolation := gpu.isolation(pod):
             tags[labels.ISOLATION] = isolation

@@ -47,7 +47,7 @@ GO_TTL = 600.0
 """Seconds that it is known of a gang that it may go: longer than its members are waited for."""
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
-_NORMALISED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", "namespace")
+_NORMALISED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", "namespace", "nrt")
 FOLLOWED = (*_NORMALISED, *(kind for kind, _ in storage.KINDS.values()))
 """Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)

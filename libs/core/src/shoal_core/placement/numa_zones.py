@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -178,6 +178,15 @@ def record(text: str) -> Record:
             amounts.append((resource, number))
         zones.append((name, tuple(amounts)))
     return tuple(zones)
+
+
+def text(zones: Iterable[tuple[str, Mapping[str, float]]]) -> str:
+    """(zone's name, resource -> amount in base units) as an annotation that ``record`` reads."""
+    entries = [
+        {"zone": name, "amount": {r: f"{round(v)}m" if r == CPU else str(round(v)) for r, v in sorted(amounts.items())}}
+        for name, amounts in zones
+    ]
+    return json.dumps(entries, separators=(",", ":"))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
