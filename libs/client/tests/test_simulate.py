@@ -365,3 +365,64 @@ spec: {queue: team, subGroups: [{name: w, minMember: 1}, {name: x, minMember: 0}
     assert {p["pod"] for g in cycle["starts"] for p in g["pods"]} == {"other"}
     assert all("duplicate subgroup name w" in w["message"] for w in cycle["waiting"])
     assert {uid for w in cycle["waiting"] for uid in w["pods"]} == {"default/w-0", "default/w-1"}
+
+
+GROUP = """
+---
+apiVersion: scheduling.run.ai/v2alpha2
+kind: PodGroup
+metadata: {name: %s, creationTimestamp: "2026-01-01T00:00:00Z"%s}
+spec: {queue: team, minMember: %d%s}
+"""
+MEMBER = """
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, labels: {kai.scheduler/queue: team}, annotations: {pod-group-name: %s}}
+spec: {schedulerName: kai-scheduler, %s containers: [{name: main, resources: {requests: {nvidia.com/gpu: "%d"}}}]}
+status: {phase: %s}
+"""
+HIGH = """
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: high}
+value: 75
+"""
+START = "2026-01-01T00:00:10Z"
+
+
+def _until_stable(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> list[tuple[float, list[str], list[str]]]:
+    """(seconds, pods that start, pods that go) of each cycle; the end is stable."""
+    (tmp_path / "a.yaml").write_text(text)
+    found = run(tmp_path, capsys, "--until-stable", "--now", START)
+    assert found["stable"]
+    return [
+        (c["seconds"], [p["pod"] for s in c["starts"] for p in s["pods"]], [e["pod"] for e in c["evicted"]])
+        for c in found["cycles"]
+    ]
+
+
+def test_until_stable_waits_out_a_grace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CLUSTER + GROUP % ("g", "", 2, "") + MEMBER % ("one", "g", "nodeName: n1,", 1, "Running")
+    assert _until_stable(tmp_path, capsys, text) == [(60, [], ["one"]), (61, [], [])]
+
+
+def test_until_stable_waits_out_a_preemption_delay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CLUSTER + HIGH + GROUP % ("old", "", 1, "") + MEMBER % ("old", "old", "nodeName: n1,", 2, "Running")
+    text += GROUP % ("new", "", 1, ", priorityClassName: high, preemptionDelay: 5m")
+    text += MEMBER % ("new", "new", "", 2, "Pending")
+    assert _until_stable(tmp_path, capsys, text) == [(290, [], ["old"]), (291, ["new"], []), (292, [], [])]
+
+
+def test_until_stable_waits_out_minimum_runtimes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CLUSTER.replace("spec:\n  resources", "spec:\n  preemptMinRuntime: 1h\n  resources")
+    assert text != CLUSTER
+    note = ', annotations: {kai.scheduler/last-start-timestamp: "2025-12-31T23:30:10Z"}'
+    text += GROUP % ("old", note, 1, "") + MEMBER % ("old", "old", "nodeName: n1,", 1, "Running")
+    text += GROUP % ("late", "", 1, "") + MEMBER % ("late", "late", "", 1, "Pending")
+    text += HIGH + GROUP % ("new", "", 1, ", priorityClassName: high") + MEMBER % ("new", "new", "", 2, "Pending")
+    got = _until_stable(tmp_path, capsys, text)
+    # After half an hour the old one may go, but not the one that started in the first cycle.
+    assert got[0] == (0, ["late"], [])
+    assert got[1:] == [(3600, [], ["old", "late"]), (3601, ["new"], []), (7201, [], [])]

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from shoal_contracts.decision import Decision, Outcome, Result
+from shoal_contracts.state import PriorityClassRecord
 from shoal_core import cycle
+from shoal_model.normalise import from_dict
 from shoal_scheduler.app import Config
 from shoal_scheduler.decisions import Naming, decisions
 from shoal_scheduler.loop import Loop
+from shoal_scheduler.marks import Marks
 from shoal_testkit.small import node, queue, starts, work
 
 NOW = 10_000.0
@@ -91,3 +94,38 @@ def test_a_member_that_was_bound_after_all_lets_the_rest_follow() -> None:
     loop._cluster.apply(work("g", pods=2, gpus=0.5, nodes=["n", "n"])[1])
     loop._journal.bar(gang[0].uid, False)
     assert [d.uid for d in decided(loop, clock)] == [gang[1].uid]
+
+
+def test_a_preemption_delay_is_kept_through_the_service_and_by_the_next_leader() -> None:
+    """Counted from the creation, then from the last eviction: by the leader that decided it, and by the annotation."""
+    high = PriorityClassRecord(name="high", value=75)
+    running = work("old", gpus=4, nodes=["n"], preemption_delay=100.0, created=NOW - 500)
+    waiting = work("new", gpus=4, priority="high", preemption_delay=30.0, created=NOW)
+    loop, clock = scheduler(high, *running, *waiting)
+    written = Marks(loop._context, None, SimpleNamespace(event=lambda *_: None))  # type: ignore[arg-type]
+
+    def evicts(loop: Loop, clock: Clock, at: float) -> list[str]:
+        clock.at = at
+        result = cycle(loop._cluster, now=clock.at)
+        written.cycle(result)
+        return [e.pod for e in result.evictions]
+
+    assert not evicts(loop, clock, NOW + 29)
+    assert evicts(loop, clock, NOW + 30) == ["old-0"]
+    (marks,) = written._open.values()
+    # The new one runs, the old one waits and would have the higher priority by now.
+    again = work("old", gpus=4, priority="build", preemption_delay=100.0, created=NOW - 500)
+    for restarted in (False, True):
+        if restarted:
+            loop, clock = scheduler(high, PriorityClassRecord(name="build", value=90), *running)
+            again[0] = from_dict({
+                "kind": "PodGroup", "metadata": {"name": "old", "namespace": "ns", "uid": "old", "annotations": marks},
+                "spec": {"queue": "q", "minMember": 1, "priorityClassName": "build", "preemptionDelay": "100s"},
+            })  # fmt: skip
+        loop._cluster.apply(PriorityClassRecord(name="build", value=90))
+        loop._cluster.remove("pod", "ns", "old-0")
+        loop._cluster.forget("old-0")
+        for record in (*again, *work("new", gpus=4, nodes=["n"], priority="high", created=NOW)):
+            loop._cluster.apply(record)
+        assert not evicts(loop, clock, NOW + 129)
+        assert evicts(loop, clock, NOW + 130) == ["new-0"]

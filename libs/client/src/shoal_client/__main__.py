@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     sim = commands.add_parser("simulate", help="what the scheduler would decide on a snapshot or a folder of YAML")
     sim.add_argument("path", type=Path, help="a snapshot in KAI's format (zip, gzip or JSON), or YAML: a file or a folder")
-    sim.add_argument("--until-stable", action="store_true", help="cycles until nothing changes (at most 50)")
+    sim.add_argument("--until-stable", action="store_true", help="cycles until nothing changes (at most 50), delays waited out")
     sim.add_argument("--json", action="store_true", help="everything, for programs")
     sim.add_argument("--config", type=Path, help="scheduler configuration, in the reference's format")
     sim.add_argument("--compatibility", metavar="RELEASE", help='"0.17": keep what KAI-Scheduler v0.17 decides')

@@ -20,6 +20,7 @@ def as_json(found: Simulation) -> str:
         "problems": found.problems,
         "cycles": [
             {
+                "seconds": seconds,
                 "starts": [
                     {"namespace": g.namespace, "group": g.group, "queue": g.queue, "first": g.starts, "pods": list(g.members)}
                     for g in result.gangs
@@ -29,7 +30,7 @@ def as_json(found: Simulation) -> str:
                 "waiting": result.waiting,
                 "queues": result.queues,
             }
-            for result in found.cycles
+            for seconds, result in zip(found.times, found.cycles, strict=True)
         ],
     }
     return msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=2).decode()
@@ -39,7 +40,7 @@ def tables(found: Simulation, console: Console) -> None:
     """What starts where, what goes and for whom, what waits and why, the share of each queue."""
     for number, result in enumerate(found.cycles, 1):
         if len(found.cycles) > 1:
-            console.rule(f"cycle {number}")
+            console.rule(f"cycle {number}, after {found.times[number - 1]:g} s")
         rows = [(m.pod, g.group, g.queue, m.node, ", ".join(m.gpu_groups)) for g in result.gangs for m in g.members]
         _table(console, f"starts ({len(rows)})", ("pod", "group", "queue", "node", "shared GPUs"), rows)
         _table(console, f"reserved ({len(result.reserved)})", ("pod", "node"), [(r.pod, r.node) for r in result.reserved])

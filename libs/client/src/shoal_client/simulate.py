@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -9,11 +10,13 @@ import msgspec
 from shoal_client.budgets import Budgets
 from shoal_client.objects import Snapshot
 from shoal_contracts.state import PodRecord
-from shoal_core import Cluster, CycleResult, Gang, cycle
+from shoal_core import Cluster, CycleResult, Gang, cycle, next_change
 from shoal_core.configuration import read
 from shoal_core.results import Eviction
 
 MOST_CYCLES = 50
+MOST_WAITS = 200
+"""So many times that nothing is decided are waited out."""
 
 
 @dataclass
@@ -21,9 +24,11 @@ class Simulation:
     """What was decided, cycle by cycle."""
 
     cycles: list[CycleResult] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """When each of them ran: seconds after the first cycle of all, which may not be among them."""
     problems: list[str] = field(default_factory=list)
     stable: bool = False
-    """The last cycle decided nothing."""
+    """The last cycle decided nothing, and none after it would."""
 
     @property
     def last(self) -> CycleResult:
@@ -33,6 +38,9 @@ class Simulation:
 
 def simulate(snapshot: Snapshot, *, now: float | None = None, until_stable: bool = False) -> Simulation:
     """Run the core on the snapshot. Between cycles what was bound runs, and what was evicted waits again.
+
+    ``until_stable``: until nothing changes any more, delays, graces and minimum runtimes waited out; of cycles on end that
+    decide nothing the last is kept. Bounded by MOST_CYCLES and MOST_WAITS.
 
     Raises BadConfiguration.
     """
@@ -44,20 +52,35 @@ def simulate(snapshot: Snapshot, *, now: float | None = None, until_stable: bool
             pods[record.uid] = record
     budgets = Budgets(snapshot.records, pods)
     found = Simulation(problems=list(snapshot.problems))
-    at = snapshot.now if now is None else now
-    for number in range(MOST_CYCLES if until_stable else 1):
+    began = at = snapshot.now if now is None else now
+    waits = 0
+    while True:
         for budget in budgets.now():
             cluster.apply(budget)
-        result = cycle(cluster, now=at + number)
+        result = cycle(cluster, now=at)
         found.cycles.append(result)
+        found.times.append(at - began)
         found.stable = not (result.gangs or result.evictions or result.reserved)
-        if found.stable:
-            break
+        if not until_stable:
+            return found
+        after = at + 1.0
+        if not (result.gangs or result.evictions):
+            change = next_change(cluster, at)
+            if math.isinf(change):
+                return found
+            found.stable = False
+            if waits == MOST_WAITS:
+                return found
+            waits += 1
+            after = max(after, math.ceil(change))
+            del found.cycles[-1], found.times[-1]
+        elif len(found.cycles) == MOST_CYCLES:
+            return found
         for gang in result.gangs:
             _run(cluster, pods, gang)
         for eviction in result.evictions:
-            _again(cluster, pods, eviction, number)
-    return found
+            _again(cluster, pods, eviction, len(found.cycles))
+        at = after
 
 
 def _run(cluster: Cluster, pods: dict[str, PodRecord], gang: Gang) -> None:
@@ -75,6 +98,6 @@ def _again(cluster: Cluster, pods: dict[str, PodRecord], eviction: Eviction, num
     old = pods.pop(eviction.uid)
     cluster.remove("pod", old.namespace, old.name)
     cluster.forget(eviction.uid)
-    fresh = msgspec.structs.replace(old, uid=f"{old.uid}+{number + 1}", node="", phase="Pending", ready=False, gpu_groups=[])
+    fresh = msgspec.structs.replace(old, uid=f"{old.uid}+{number}", node="", phase="Pending", ready=False, gpu_groups=[])
     pods[fresh.uid] = fresh
     cluster.apply(fresh)

@@ -6,8 +6,9 @@ from shoal_core.kernels import warm
 from shoal_core.results import CycleResult, Eviction, Gang, Placed, QueueShare, Staleness, Waiting
 from shoal_core.session import Session
 from shoal_core.settings import Settings
+from shoal_core.times import next_change
 
 __all__ = [
     "Cluster", "CycleResult", "Eviction", "Gang", "Placed", "QueueShare", "Session", "Settings", "Staleness", "Waiting",
-    "cycle", "run", "warm",
+    "cycle", "next_change", "run", "warm",
 ]  # fmt: skip

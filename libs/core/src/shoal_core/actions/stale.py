@@ -9,13 +9,19 @@ from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
 from shoal_core.search.guard import guard_of, ignored
 from shoal_core.session import Session
-from shoal_core.settings import STALE
+from shoal_core.settings import STALE, Settings
 from shoal_core.status import ACTIVE
 
 
 def is_stale(job: Job) -> bool:
     """Something of it runs, nothing of it succeeded, and fewer of its members are complete than have to be."""
     return not job.succeeded and job.broken
+
+
+def grace_of(job: Job, settings: Settings) -> float:
+    """Seconds that the group may be stale; negative: for ever."""
+    own = job.record.staleness_grace if job.record else None
+    return settings.staleness_grace if own is None else own
 
 
 def evict_stale(session: Session) -> None:
@@ -37,7 +43,7 @@ def evict_stale(session: Session) -> None:
         since = stale(job, session.now, older=session.settings.kai_0_17)
         if int(since) != int(record.stale_since):
             session.result.stale.append(Staleness(*key, since))
-        grace = session.settings.staleness_grace if record.staleness_grace is None else record.staleness_grace
+        grace = grace_of(job, session.settings)
         if grace < 0 or session.now - since < grace:
             continue
         pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
