@@ -264,3 +264,48 @@ def test_finished_members_count_in_their_own_subgroup_alone() -> None:
     assert [leaf.minimum for leaf in c.jobs["ns", "g"].leaf_list] == [1, 2, 0]
     c.remove("pod", "ns", "g-0")
     assert [leaf.minimum for leaf in c.jobs["ns", "g"].leaf_list] == [2, 2, 0]
+
+
+def _sized(shape: dict[str, Any], *of: tuple[str, int]) -> list[Any]:
+    """A group of pods that ask for (subgroup, GPUs)."""
+    records = grouped(shape, *(name for name, _ in of))
+    sizes = [{"cpu": 1000.0, "nvidia.com/gpu": float(gpus)} for _, gpus in of]
+    return [records[0], *(msgspec.structs.replace(p, requests=r) for p, r in zip(records[1:], sizes, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "of", "want"),
+    [
+        (1, [("a", 8), ("b", 2)], {"g-1"}),
+        (1, [("a", 8), ("b", 8), ("c", 2)], {"g-2"}),
+        (2, [("a", 8), ("b", 2), ("c", 2)], {"g-1", "g-2"}),
+        (2, [("a", 2), ("b", 8), ("c", 2)], {"g-0", "g-2"}),
+        (2, [("a", 8), ("b", 8), ("c", 2)], set()),
+        (2, [("a", 3), ("b", 3), ("c", 1)], {"g-0", "g-2"}),
+        (1, [("a", 8), ("a", 1), ("b", 2)], {"g-2"}),
+        (None, [("a", 8), ("b", 2)], set()),
+    ],
+)
+def test_a_subgroup_that_finds_no_room_takes_no_place_from_one_that_does(
+    minimum: int | None, of: list[tuple[str, int]], want: set[str]
+) -> None:
+    least: dict[str, int] = {}
+    for name, _ in of:
+        least[name] = least.get(name, 0) + 1
+    c = world(queue("q"), node("n"), *_sized(tree(minimum, **least), *of))
+    result = cycle(c, now=NOW)
+    assert set(starts(result)) == want
+    assert [w.group for w in result.waiting] == ["g"], "and the rest is told why it waits"
+    c.check()
+    assert not starts(cycle(c, now=NOW + 1))
+
+
+def test_subgroups_of_subgroups_that_find_no_room_are_passed_over() -> None:
+    shape = {
+        "min_member": None, "min_subgroup": None, "subgroups": [
+            state.SubGroup(name="top", min_subgroup=1), state.SubGroup(name="rest", min_member=1),
+            state.SubGroup(name="a", parent="top", min_member=1), state.SubGroup(name="b", parent="top", min_member=1),
+        ],
+    }  # fmt: skip
+    c = world(queue("q"), node("n"), *_sized(shape, ("a", 8), ("b", 2), ("rest", 2)))
+    assert set(starts(cycle(c, now=NOW))) == {"g-1", "g-2"}

@@ -103,6 +103,11 @@ class SubGroupSet:
         return sum(1 for child in self.children if child.whole) >= self.minimum
 
     @property
+    def optional(self) -> bool:
+        """Some members, here or below, can be done without."""
+        return self.minimum < len(self.children) or any(isinstance(c, SubGroupSet) and c.optional for c in self.children)
+
+    @property
     def ready(self) -> bool:
         """Enough members can have what they need."""
         return sum(1 for child in self.children if child.ready) >= self.minimum
@@ -178,13 +183,16 @@ def _candidates(leaf: PodSet, real: bool) -> list[Pod]:
     return [p for p in leaf.pods if (p.status == PENDING and not p.barred) or (p.status == RELEASING and p.virtual)]
 
 
-def next_pods(member: Member, real: bool) -> list[Pod]:
+def next_pods(member: Member, real: bool, passed: frozenset[str] = frozenset()) -> list[Pod]:
     """The pods to be placed together next (policy spec 1.6); none where not all that start together can be placed now.
 
     Below the minimum: what is missing of the first members that can be complete. Above it: one pod more, or one member.
-    ``real`` False counts pods that were evicted in the current simulation as waiting.
+    ``real`` False counts pods that were evicted in the current simulation as waiting. Leaves whose names are in ``passed`` are
+    passed over.
     """
     if isinstance(member, PodSet):
+        if member.name in passed:
+            return []
         found = _candidates(member, real)
         missing = member.minimum - member.active
         if missing <= 0:
@@ -196,12 +204,12 @@ def next_pods(member: Member, real: bool) -> list[Pod]:
     needed = member.minimum - member.satisfied_children
     if needed <= 0:
         for child in children:
-            if found := next_pods(child, real):
+            if found := next_pods(child, real, passed):
                 return found
         return []
     found = []
     for child in children:
-        if not child.satisfied and (its := next_pods(child, real)):
+        if not child.satisfied and (its := next_pods(child, real, passed)):
             found += its
             needed -= 1
             if not needed:

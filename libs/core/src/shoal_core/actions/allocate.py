@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shoal_core.actions.singles import Singles
+from shoal_core.gang import next_pods
 from shoal_core.order.jobs import Serving
 from shoal_core.placement.walk import Walk
 from shoal_core.results import Gang
@@ -10,6 +11,9 @@ from shoal_core.rows import Job, Pod
 from shoal_core.session import Session
 from shoal_core.settings import ALLOCATE
 from shoal_core.status import ACTIVE, PIPELINED
+
+MOST_CHOICES = 16
+"""So many choices of subgroups are tried for a group that can do without some."""
 
 
 def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
@@ -24,10 +28,12 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
         tasks = job.chunk(True, least)[0]
         started = job.counted > 0
         if not walk.place(job, tasks, session.everywhere, later=False):
-            if job.pending and tasks:
-                failed.append(job)
-                session.why[job.key] = walk.failure
-            continue
+            failure, tasks = walk.failure, _otherwise(session, walk, job, tasks)
+            if not tasks:
+                if job.pending:
+                    failed.append(job)
+                    session.why[job.key] = failure
+                continue
         postponed = _postpone(session, job, tasks)
         decided = session.commit_places()
         if decided:
@@ -40,6 +46,32 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
         if job.pending:
             order.push(job)
     return failed
+
+
+def _otherwise(session: Session, walk: Walk, job: Job, tasks: list[Pod]) -> list[Pod]:
+    """Where a group can do without some subgroups: what was placed without those that find no room; empty if nothing was.
+
+    ``tasks`` found none together.
+    """
+    if len(job.leaf_list) == 1 or not tasks or session.settings.kai_0_17 or not job.root.optional:
+        return []
+    passed: set[str] = set()
+    fits: set[str] = set()
+    for _ in range(MOST_CHOICES):
+        names = list(dict.fromkeys(t.leaf.name for t in tasks if t.leaf is not None))
+        for name in names:
+            if name not in fits:
+                start = len(session.log)
+                alone = walk.place(job, [t for t in tasks if t.leaf and t.leaf.name == name], session.everywhere, later=False)
+                session.rollback(start)
+                (fits if alone else passed).add(name)
+        if passed.isdisjoint(names):
+            # Each fits, but not all of them.
+            passed.add(names[-1])
+        tasks = next_pods(job.root, True, frozenset(passed))
+        if not tasks or walk.place(job, tasks, session.everywhere, later=False):
+            return tasks
+    return []
 
 
 def _postpone(session: Session, job: Job, tasks: list[Pod]) -> bool:
