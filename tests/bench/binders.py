@@ -95,7 +95,7 @@ async def rate(folder: Path, binders: int, delay: float, in_flight: int) -> floa
             async with Bus.connect(BusConfig(nats.url, "bench")) as bus:
                 await bus.ensure([streams.DECISION, streams.EVENT], [streams.BINDER])
                 at = await take_epoch(bus, "default", 1, "bench", time.time())
-                committer = Committer(bus, "default", 1, at)
+                committer = Committer(bus, "default", 1, at, "bench")
                 config = kubeconfig(folder / "kubeconfig", server.sockets[0].getsockname()[1])
                 for i in range(binders):
                     known = os.environ | {

@@ -74,7 +74,7 @@ async def commit(result: CycleResult) -> float:
         async with Bus.connect(BusConfig(server.url, "bench")) as bus:
             await bus.ensure([streams.DECISION], [])
             at = await take_epoch(bus, "bench", 1, "bench", NOW)
-            committer = Committer(bus, "bench", 1, at)
+            committer = Committer(bus, "bench", 1, at, "bench")
             gangs = [
                 [
                     Decision(

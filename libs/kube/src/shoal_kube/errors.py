@@ -41,14 +41,22 @@ class Throttled(KubeError):
     """Too many requests (or an eviction that a budget forbids): later."""
 
     retry_after: float = 1.0
+    budget: str = ""
+    """What the API says of the disruption budget that forbids an eviction; empty where no budget does."""
 
 
 class Unreachable(KubeError):
     """No answer, or a failure of the server: it may or may not have been done."""
 
 
+class _Cause(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+
+
 class _Details(msgspec.Struct, rename="camel"):
     retry_after_seconds: float = 0.0
+    causes: list[_Cause] | None = None
 
 
 class _Status(msgspec.Struct):
@@ -77,4 +85,8 @@ def from_response(status: int, body: bytes, retry_after: str | None) -> KubeErro
     if isinstance(error, Throttled):
         told = found.details.retry_after_seconds if found.details else 0.0
         error.retry_after = told or (float(retry_after) if retry_after and retry_after.isdigit() else 1.0)
+        causes = (found.details.causes if found.details else None) or []
+        error.budget = "; ".join(c.message or found.message for c in causes if c.reason == "DisruptionBudget")
+        if not error.budget and "disruption budget" in found.message:
+            error.budget = found.message
     return error

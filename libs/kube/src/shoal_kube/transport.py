@@ -172,12 +172,13 @@ class Kube:
             },
         )
 
-    async def evict(self, namespace: str, pod: str, uid: str, *, dry_run: bool = False) -> None:
-        """Evict a pod through the Eviction API, on condition of its UID.
+    async def evict(self, namespace: str, pod: str, uid: str, version: str = "", *, dry_run: bool = False) -> None:
+        """Evict a pod through the Eviction API, on condition of its UID and, if given, its resourceVersion.
 
         Raises Throttled (a disruption budget forbids it), Conflict, NotFound, Unreachable.
         """
-        options: dict[str, Any] = {"preconditions": {"uid": uid}}
+        conditions = {"uid": uid, "resourceVersion": version} if version else {"uid": uid}
+        options: dict[str, Any] = {"preconditions": conditions}
         if dry_run:
             options["dryRun"] = ["All"]
         await self.call(

@@ -9,8 +9,20 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from shoal_binder import metrics, sharing
-from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
-from shoal_binder.insist import insist, may_insist
+from shoal_binder.bind import (
+    Evict,
+    Finish,
+    Look,
+    Post,
+    Posted,
+    Step,
+    World,
+    after_eviction,
+    after_post,
+    follow,
+    judge,
+)  # fmt: skip
+from shoal_binder.evict import evict
 from shoal_binder.prepare import HEARTBEAT, Preparation, needed
 from shoal_binder.reign import Order, Reigns
 from shoal_bus import BusError, Conflict, Delivery
@@ -165,7 +177,7 @@ class Service:
             f"{decision.verb} pod", delivery.headers.get(TRACEPARENT, ""), pod=decision.pod, node=decision.node
         ):
             if decision.verb is Verb.EVICT:
-                step = await self._evict(decision)
+                step = await self._see_through(order, delivery, Look())
             elif decision.staged and not needed(decision):
                 step = Finish(Result.PREPARED)
             else:
@@ -181,13 +193,20 @@ class Service:
             return Finish(Result.STALE, "decided by a leader that was replaced")
         tries, message, heard = 0, "", self._context.clock.monotonic()
         pod: sharing.Pod | None = None
+        follow(decision, None, step)
         while not isinstance(step, Finish):
             if self._context.clock.monotonic() - heard > HEARTBEAT:
                 heard = self._context.clock.monotonic()
                 await delivery.in_progress()
             if isinstance(step, Look):
-                pod, world = await self._look(order)
-                step = judge(decision, world)
+                try:
+                    pod, world = await self._look(order)
+                except (Throttled, Unreachable):
+                    raise
+                except KubeError as error:
+                    step = Finish(Result.REFUSED, f"{error.reason}: {error.message}")
+                    break
+                step = follow(decision, step, judge(decision, world))
                 if isinstance(step, Post) and pod is not None and needed(decision):
                     tries += 1
                     step = await self._preparation.prepare(decision, pod, delivery, again=went)
@@ -198,12 +217,20 @@ class Service:
                 continue
             tries += 1
             if tries > self._context.config.attempts:
-                step = Finish(Result.REFUSED, f"not bound after {tries - 1} tries: {message}")
+                step = Finish(Result.REFUSED, f"no {decision.verb} after {tries - 1} tries: {message}")
                 break
             await reach("binder.before_post")
-            answer, message = await self._post(decision, step)
+            if isinstance(step, Evict):
+                dry_run = decision.staged and not went
+                answer, message = await evict(self._kube, self._recorder, decision, step.version, dry_run=dry_run)
+                if answer is Posted.NO_ANSWER:
+                    await asyncio.sleep(0.5)
+                then = after_eviction(answer, message, dry_run=dry_run)
+            else:
+                answer, message = await self._post(decision, step)
+                then = after_post(answer, message)
             await reach("binder.after_post")
-            step = after_post(answer, message)
+            step = follow(decision, step, then)
         if step.result is Result.REFUSED and pod is not None and needed(decision):
             pod, world = await self._look(order)
             if pod is not None and isinstance(judge(decision, world), Post):
@@ -242,27 +269,10 @@ class Service:
             node=pod.spec.node_name,
             version=meta.resource_version,
             deleting=meta.deletion_timestamp is not None,
+            ended=pod.status.phase in ("Succeeded", "Failed"),
             given_up=(meta.annotations or {}).get(labels.GIVEN_UP, ""),
             current=stored is not None and stored.seq == order.seq,
         )
-
-    async def _evict(self, decision: Decision) -> Finish:
-        """Through the Eviction API, tried by dry run first."""
-        try:
-            try:
-                await self._kube.evict(decision.namespace, decision.pod, decision.uid, dry_run=True)
-                await self._kube.evict(decision.namespace, decision.pod, decision.uid)
-            except KubeError as error:
-                if not may_insist(decision, error):
-                    raise
-                await insist(self._kube, self._recorder, decision)
-        except NotFound:
-            return Finish(Result.GONE, "the pod is gone")
-        except KubeConflict:
-            return Finish(Result.GONE, "another pod has its name")
-        except Throttled as error:
-            return Finish(Result.REFUSED, error.message)
-        return Finish(Result.EVICTED)
 
     async def _tell(self, order: Order, step: Finish) -> None:
         """Write the outcome on condition that the decision still stands. Raises BusError where it can't be written."""

@@ -18,9 +18,9 @@ def may_insist(decision: Decision, error: KubeError) -> bool:
     return forbidden and bool(decision.ignored_budgets)
 
 
-async def insist(kube: Kube, recorder: Recorder, decision: Decision) -> None:
-    """Delete the pod on condition of its UID, and say so on it and on the budgets. Raises NotFound, Conflict, KubeError."""
-    await kube.delete(PODS.path(decision.pod, decision.namespace), decision.uid)
+async def insist(kube: Kube, recorder: Recorder, decision: Decision, version: str) -> None:
+    """Delete the pod on condition of its UID and version, and say so on it and on the budgets. Raises KubeError."""
+    await kube.delete(PODS.path(decision.pod, decision.namespace), decision.uid, version)
     metrics.BUDGETS_IGNORED.inc()
     names = ", ".join(sorted(decision.ignored_budgets))
     text = f"Pod {decision.pod} is deleted in spite of PodDisruptionBudget {names}: queue {decision.queue} ignores budgets"

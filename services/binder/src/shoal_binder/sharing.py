@@ -48,11 +48,16 @@ class _Spec(Obj):
     tolerations: list[Toleration] | None = None
 
 
+class _Status(Obj):
+    phase: str = ""
+
+
 class Pod(Obj):
-    """A pod, as far as its binding looks at it."""
+    """A pod, as far as its binding or eviction looks at it."""
 
     metadata: Meta = msgspec.field(default_factory=Meta)
     spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
 
 
 def _target(pod: Pod) -> sharing.Target | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,11 +43,18 @@ class Terms:
 
 
 class Committer:
-    """Writes decisions of one epoch."""
+    """Writes decisions of one epoch. ``holder``: the identity of this leader."""
 
-    def __init__(self, bus: Bus, shard: str, epoch: int, epoch_seq: int) -> None:
+    def __init__(self, bus: Bus, shard: str, epoch: int, epoch_seq: int, holder: str) -> None:
         self._bus, self._shard, self.epoch, self.epoch_seq = bus, shard, epoch, epoch_seq
         self.batches = 0
+        # The server takes batches of one id for one batch, whoever sends them, and ids of 64 characters at most.
+        self._leader = f"{shard[:20]}-{hashlib.sha256(f'{shard}/{holder}'.encode()).hexdigest()[:12]}-{epoch}"
+
+    @property
+    def batch_id(self) -> str:
+        """The id of the last batch: no other leader of any shard uses it."""
+        return f"{self._leader}-{self.batches}"
 
     def _item(self, decision: Decision, terms: Terms) -> Item:
         trace = terms.traces.get(decision.uid, "")
@@ -76,9 +84,8 @@ class Committer:
             expect_subject=subjects.epoch(shard=self._shard), ttl=60.0,
         )  # fmt: skip
         self.batches += 1
-        name = f"{self.epoch}-{self.batches}"
         try:
-            done = await self._bus.commit([fence, *items], name)
+            done = await self._bus.commit([fence, *items], self.batch_id)
         except Conflict:
             await self._after_refusal(gangs, terms)
             return

@@ -184,7 +184,7 @@ class Loop:
         bus, shard = self._context.bus, self._context.config.shard
         epoch = await self._election.raise_epoch(above) if self._election else above + 1
         at = await take_epoch(bus, shard, epoch, self._context.identity, self._context.clock.now())
-        self._committer = Committer(bus, shard, epoch, at)
+        self._committer = Committer(bus, shard, epoch, at, self._context.identity)
         self._journal.epoch = epoch
         metrics.EPOCH.set(epoch)
         return epoch
