@@ -52,6 +52,7 @@ SAMPLES: list[Message] = [
             journal.AssumedGone(uid="u"),
             journal.Forgotten(uid="u"),
             journal.Barred(uid="u", barred=True),
+            journal.EvictionBackoff(uid="u", on=True, why="no"),
         ],
         last=True,
         now=1.5,

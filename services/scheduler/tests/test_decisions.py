@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shoal_contracts import state
-from shoal_contracts.decision import Decision
+from shoal_contracts.decision import Decision, Verb
 from shoal_core import Settings, cycle
 from shoal_core.placement.numa_zones import record
 from shoal_core.settings import PLUGINS
@@ -79,3 +79,30 @@ def test_where_a_pod_will_sit_is_written_as_it_is_read() -> None:
     ((one,),) = decisions(result, cluster, Naming(3, 7, 5.0), {}, frozenset())
     assert one.annotations[labels.NUMA_PREDICTED] == ('[{"zone":"node-0","amount":{"cpu":"6000m","memory":"1073741824"}}]')
     assert record(one.annotations[labels.NUMA_PREDICTED]) == (("node-0", (("cpu", 6000.0), ("memory", 2.0**30))),)
+
+
+def victims(*records: Any) -> list[list[Decision]]:
+    cluster = world(node("a", 4), queue("q", gpu=4), queue("r", gpu=0), *records)
+    result = cycle(cluster, now=10.0)
+    found = decisions(result, cluster, Naming(3, 7, 5.0), {}, frozenset())
+    return [part for part in found if part[0].verb is Verb.EVICT]
+
+
+def test_one_victim_goes_at_once() -> None:
+    ((one,),) = victims(*work("x", "r", gpus=4, nodes=["a"]), *work("w", "q", gpus=2))
+    assert (one.pod, one.staged, one.gang, one.gang_size) == ("x-0", False, "", 0)
+
+
+def test_all_victims_for_one_workload_are_staged_together() -> None:
+    (found,) = victims(*(r for n in "wxyz" for r in work(n, "r", gpus=1, nodes=["a"])), *work("big", "q", gpus=3))
+    assert len(found) == 3
+    assert {(d.staged, d.gang, d.gang_size) for d in found} == {(True, found[0].gang, 3)}
+    assert len({d.id for d in found}) == 3
+    assert found[0].gang not in {d.id for d in found}
+
+
+def test_victims_for_different_workloads_do_not_wait_for_each_other() -> None:
+    running = [r for n in "wxyz" for r in work(n, "r", gpus=1, nodes=["a"])]
+    found = victims(*running, *work("one", "q", gpus=2), *work("two", "q", gpus=2))
+    assert [len(part) for part in found] == [2, 2]
+    assert len({d.gang for part in found for d in part}) == 2

@@ -131,3 +131,23 @@ def test_the_log_of_a_standby_begins_with_what_stands_and_comes_to_the_same(news
     asyncio.run(published(kept))
     found = replay(shelf.taken)
     assert (found.cycles, found.different) == (1, [])
+
+
+async def test_pauses_of_refused_victims_and_of_pods_are_replayed() -> None:
+    shelf, cluster = Shelf(), Cluster(Settings(most_moved=-1))
+    kept = Journal(shelf, cluster)  # type: ignore[arg-type]
+    kept.begin()
+    for name in ("x", "y"):
+        for record in work(name, "r", gpus=2, nodes=["n"]):
+            kept.apply(record)
+    for record in (*CLASSES, queue("q", gpu=4), queue("r", gpu=0), node("n", 4), *work("w", gpus=2)):
+        kept.apply(record)
+    for number, (uid, on) in enumerate([("x-0", True), ("y-0", True), ("x-0", False), ("y-0", False)]):
+        kept.set_eviction_backoff(uid, on, "no")
+        kept.bar("w-0", number == 1)
+        decide(kept, cluster, number)
+    await published(kept)
+    decided = [m for m in shelf.taken if isinstance(m, Decided)]
+    assert [m.evictions for m in decided] == [1, 0, 0, 0]
+    found = replay(shelf.taken)
+    assert (found.cycles, found.different) == (4, [])

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from shoal_contracts.journal import Applied, Assumed, AssumedGone, Barred, Decided, Forgotten, Input, Removed, Step
+from shoal_contracts.journal import (
+    Applied,
+    Assumed,
+    AssumedGone,
+    Barred,
+    Decided,
+    EvictionBackoff,
+    Forgotten,
+    Input,
+    Removed,
+    Step,
+)
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_core.results import digest
 from shoal_core.settings import Settings
@@ -89,3 +100,5 @@ def _take(cluster: Cluster, step: Step) -> None:
             cluster.forget(uid)
         case Barred(uid=uid, barred=barred, refused=refused):
             cluster.bar(uid, barred, refused)
+        case EvictionBackoff(uid=uid, on=on, why=why):
+            cluster.set_eviction_backoff(uid, on, why)

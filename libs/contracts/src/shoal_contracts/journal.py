@@ -58,7 +58,15 @@ class Barred(_Step, frozen=True, kw_only=True):
     """Its binding was refused."""
 
 
-Step = Applied | Removed | Assumed | AssumedGone | Forgotten | Barred
+class EvictionBackoff(_Step, frozen=True, kw_only=True):
+    """The pod may not be chosen as a victim (``on``), because its eviction was refused, or may again."""
+
+    uid: str
+    on: bool = False
+    why: str = ""
+
+
+Step = Applied | Removed | Assumed | AssumedGone | Forgotten | Barred | EvictionBackoff
 
 
 class Input(Message, frozen=True, kw_only=True, tag="input.v1"):

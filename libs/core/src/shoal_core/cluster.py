@@ -78,8 +78,6 @@ class Cluster(Room):
         """By action: groups that were tried in vain in cycles that had no work left for the others."""
         self.quiet: tuple[int, float, object] | None = None
         """Kept by cycle: (changes, until when, result) of a cycle that decided nothing."""
-        self.changes = 0
-        """Counts up with every change that a decision may depend on."""
         self.kept_domains: dict[str, object] = {}
         """Kept by placement.topology."""
         self.now = 0.0
@@ -283,7 +281,7 @@ class Cluster(Room):
         if before and before != record.uid:
             self._forget(before)
         self.uid_of[key] = record.uid
-        old, barred = self.pods.get(record.uid), False
+        old, barred, refused = self.pods.get(record.uid), False, False
         ours = record.scheduler_name == self.scheduler_name
         if not ours and not record.node:
             self._forget(record.uid)
@@ -296,13 +294,13 @@ class Cluster(Room):
             or old.record.claims != record.claims
             or rules(old.record) != rules(record)
         ):
-            barred = old.barred
+            barred, refused = old.barred, old.refused
             self._forget(record.uid)
             self.uid_of[key] = record.uid
             old = None
         if old is None:
             old = self.pods[record.uid] = Pod(record, self._shapes.of(record))
-            old.barred = barred
+            old.barred, old.refused = barred, refused
             if not ours and not gpu.is_own(record):
                 self._foreign.add(record.uid)
             if old.shape.memory:

@@ -90,6 +90,8 @@ class Disruptions:
         """Uid of a pod that was decided to go -> the budget that it takes of."""
         self._gone: dict[str, float] = {}
         """Those of them that are gone: since when."""
+        self.backoff: dict[str, str] = {}
+        """Uid of a pod that is not to be evicted for now -> why its last eviction was refused."""
 
     @property
     def waits(self) -> bool:

@@ -26,6 +26,17 @@ class Room:
         self.disruptions = Disruptions(self.pods)
         self.by_node: dict[str, dict[str, None]] = {}
         """Node name -> uids of what is charged there."""
+        self.changes = 0
+        """Counts up with every change that a decision may depend on."""
+
+    def set_eviction_backoff(self, uid: str, on: bool, why: str = "") -> None:
+        """Keep a pod from being chosen as a victim, because its eviction was refused (``why``), or allow it again."""
+        if on:
+            self.disruptions.backoff[uid] = why
+        else:
+            self.disruptions.backoff.pop(uid, None)
+        self.disruptions.version += 1
+        self.changes += 1
 
     def memory_on(self, shape: Shape, column: int) -> int:
         """MiB that a sharing pod takes of each of its devices on the node."""

@@ -9,9 +9,12 @@ from shoal_contracts.decision import Decision, Verb
 from shoal_contracts.subjects import DEFAULT_SHARD
 from shoal_core import Cluster, CycleResult
 from shoal_core.placement.numa_zones import text
-from shoal_core.results import Gang
+from shoal_core.results import Eviction, Gang
 from shoal_model import gpu, labels
 from shoal_scheduler.commit import MOST
+
+EVICTIONS = "-out"
+"""Ends the name of a set of evictions: the decision before may have given its id to a gang."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,31 @@ def decisions(
         number += len(members)
         # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
         found += [members[i : i + MOST] for i in range(0, len(members), MOST)]
+    together: dict[tuple[str, str], list[Eviction]] = {}
     for eviction in result.evictions:
-        number += 1
-        found.append(
-            [
-                Decision(
-                    id=naming.id(number), verb=Verb.EVICT, namespace=eviction.namespace,
-                    pod=eviction.pod, uid=eviction.uid, resource_version=cluster.pods[eviction.uid].record.resource_version,
-                    node=eviction.node, epoch=naming.epoch, cycle=naming.cycle, group=eviction.group, queue=eviction.queue,
-                    reason=eviction.message, ignored_budgets=dict(eviction.ignored), at=naming.at,
-                )
-            ]
-        )  # fmt: skip
+        whole = (eviction.for_namespace, eviction.for_group) if eviction.for_group else (eviction.namespace, eviction.group)
+        together.setdefault(whole, []).append(eviction)
+    for victims in together.values():
+        going = _evictions(victims, cluster, naming, number)
+        number += len(going)
+        found += [going[i : i + MOST] for i in range(0, len(going), MOST)]
     return found
+
+
+def _evictions(victims: list[Eviction], cluster: Cluster, naming: Naming, number: int) -> list[Decision]:
+    """All that has to go for one workload, or all of one gang. Several are staged: none goes before all may."""
+    size = len(victims)
+    name = naming.id(number) + EVICTIONS if size > 1 else ""
+    return [
+        Decision(
+            id=naming.id(number + i), verb=Verb.EVICT, namespace=victim.namespace,
+            pod=victim.pod, uid=victim.uid, resource_version=cluster.pods[victim.uid].record.resource_version,
+            node=victim.node, epoch=naming.epoch, cycle=naming.cycle, group=victim.group, queue=victim.queue,
+            gang=name, gang_size=size if name else 0, staged=bool(name),
+            reason=victim.message, ignored_budgets=dict(victim.ignored), at=naming.at,
+        )
+        for i, victim in enumerate(victims, 1)
+    ]  # fmt: skip
 
 
 def _binds(

@@ -10,7 +10,18 @@ import msgspec
 
 from shoal_contracts import subjects
 from shoal_contracts.base import encode, kind_of
-from shoal_contracts.journal import Applied, Assumed, AssumedGone, Barred, Decided, Forgotten, Input, Removed, Step
+from shoal_contracts.journal import (
+    Applied,
+    Assumed,
+    AssumedGone,
+    Barred,
+    Decided,
+    EvictionBackoff,
+    Forgotten,
+    Input,
+    Removed,
+    Step,
+)
 from shoal_contracts.state import ObjectRecord, StateMessage
 from shoal_core import Cluster, CycleResult
 from shoal_core.results import digest
@@ -87,6 +98,11 @@ class Journal:
         """See Cluster."""
         self._steps.append(Barred(uid=uid, barred=barred, refused=refused))
         self._cluster.bar(uid, barred, refused)
+
+    def set_eviction_backoff(self, uid: str, on: bool, why: str = "") -> None:
+        """See Cluster."""
+        self._steps.append(EvictionBackoff(uid=uid, on=on, why=why))
+        self._cluster.set_eviction_backoff(uid, on, why)
 
     # cycles
 

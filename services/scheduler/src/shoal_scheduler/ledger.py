@@ -6,16 +6,22 @@ A decision is open from its commit until the API agrees with it or it is given u
 phase          ends by                                                then
 =============  =====================================================  =================================================
 COMMITTING     committed / not_committed                              OPEN / forgotten
-OPEN           outcome bound; outcome stale, gone; the API shows the  AGREED; closed; closed; GIVING_UP (a refused pod is
-               pod on a node, or gone; outcome refused, or expiry     held back a while before it is decided anew)
-AGREED         the API shows the pod, or gone; expiry                 closed; GIVING_UP
-GIVING_UP      the pod was touched; it is gone; it is bound           closed and decided anew; closed; AGREED
+OPEN           outcome bound, evicted; outcome stale, gone; the API   AGREED; closed; closed; GIVING_UP (a refused pod is
+               shows it; outcome refused, or expiry                   held back a while before it is decided anew)
+AGREED         the API shows the pod on a node, being deleted, or     closed; GIVING_UP
+               gone; expiry
+GIVING_UP      the pod was touched; it is gone; it is bound (of a     closed and decided anew; closed; AGREED;
+               binding alone); the API did not answer                 RETRY_TOUCH
+RETRY_TOUCH    a second has passed; the API shows it                  GIVING_UP; closed
 =============  =====================================================  =================================================
+
+``TRANSITIONS`` has the phases that may follow each other, for bindings and for evictions; any other raises.
 
 To give up a decision, the pod's resourceVersion is changed first (``Touch``): from then on a late POST of the decision
 fails. Only then is the record closed and the room free.
 
-A staged gang is whole until it goes: if one member is refused, gone or given up before, all are given up.
+A staged gang is whole until it goes: if one member is refused, gone or given up before, all are given up. All victims
+that go for one workload are such a gang as well: prepared means that a dry run let the pod go.
 """
 
 from __future__ import annotations
@@ -23,12 +29,18 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shoal_contracts.decision import Decision, Outcome, Result, Verb
 
 FIRST_HOLD = 0.2
 LONGEST_HOLD = 60.0
+FORGIVEN = 600.0
+"""Seconds after which a refused eviction is forgotten: the next pause is the shortest again."""
+TOUCH_AGAIN = 1.0
+"""Seconds after which a pod is touched again where the API did not answer."""
+TEXT = 300
+"""Characters that are kept of a refusal."""
 MARKER_TTL = 10.0
 """Seconds that a closed decision's marker stands in the stream: a new leader reads all of them."""
 
@@ -40,6 +52,39 @@ class Phase(enum.Enum):
     OPEN = enum.auto()
     AGREED = enum.auto()
     GIVING_UP = enum.auto()
+    RETRY_TOUCH = enum.auto()
+
+
+_ENDING = (Phase.GIVING_UP, Phase.RETRY_TOUCH)
+TRANSITIONS: dict[Verb, dict[Phase, tuple[Phase, ...]]] = {
+    Verb.BIND: {
+        Phase.COMMITTING: (Phase.OPEN, Phase.AGREED, Phase.GIVING_UP),
+        Phase.OPEN: (Phase.AGREED, Phase.GIVING_UP),
+        Phase.AGREED: (Phase.GIVING_UP,),
+        Phase.GIVING_UP: (Phase.AGREED, Phase.RETRY_TOUCH),
+        Phase.RETRY_TOUCH: (Phase.GIVING_UP,),
+    },
+    Verb.EVICT: {
+        Phase.COMMITTING: (Phase.OPEN, Phase.AGREED, Phase.GIVING_UP),
+        Phase.OPEN: (Phase.AGREED, Phase.GIVING_UP),
+        Phase.AGREED: (Phase.GIVING_UP,),
+        # A touch that finds the pod running says that it was not evicted.
+        Phase.GIVING_UP: (Phase.RETRY_TOUCH,),
+        Phase.RETRY_TOUCH: (Phase.GIVING_UP,),
+    },
+}
+"""By what a decision is about: phase -> phases that may follow."""
+RESULTS = {
+    Verb.BIND: frozenset(Result) - {Result.EVICTED},
+    Verb.EVICT: frozenset(Result) - {Result.BOUND},
+}
+"""How a decision may come out."""
+STORY = 16
+"""Last phases that an entry remembers."""
+
+
+class IllegalTransition(Exception):
+    """A decision would come to where it can't: a mistake of the suite, not of the world."""
 
 
 @dataclass
@@ -55,6 +100,24 @@ class Entry:
     refused: bool = False
     patience: float = 0.0
     """Seconds without an outcome after which it is given up."""
+    why: str = ""
+    """What was said when it was refused."""
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY))
+    """The phases that it left."""
+
+    def move(self, phase: Phase, now: float | None = None) -> None:
+        """To another phase, from ``now`` on. Raises IllegalTransition."""
+        if phase not in TRANSITIONS[self.decision.verb][self.phase]:
+            raise self.illegal(phase.name)
+        self.story.append(self.phase.name)
+        self.phase = phase
+        self.since = self.since if now is None else now
+
+    def illegal(self, what: str) -> IllegalTransition:
+        """The error that tells what can't be, and what came before."""
+        decision, story = self.decision, " > ".join([*self.story, self.phase.name])
+        where = f"pod {decision.namespace}/{decision.pod} ({decision.uid}), sequence {self.seq}"
+        return IllegalTransition(f"{decision.verb} {decision.id} of {where}: {what} after {story}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +169,15 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Backoff:
+    """Choose the pod as a victim again only after so many seconds; ``why``: what was said of its eviction."""
+
+    uid: str
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Go:
     """All members of a staged gang are prepared: let it go."""
 
@@ -113,7 +185,7 @@ class Go:
     members: tuple[str, ...]
 
 
-Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Go
+Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Backoff | Go
 
 
 class Ledger:
@@ -127,6 +199,8 @@ class Ledger:
         self._markers: deque[tuple[float, str, int]] = deque()
         """When markers have vanished for sure."""
         self._holds: dict[str, float] = {}
+        self._backoffs: dict[str, tuple[float, float]] = {}
+        """Uid of a pod that was not evicted -> (seconds of the next pause, when)."""
         self._gangs: dict[str, dict[str, bool]] = {}
         """Staged gangs that have not gone: uid of each member -> whether it is prepared."""
 
@@ -180,7 +254,7 @@ class Ledger:
             return [Close(uid, seq)]
         entry.seq = self.last[uid] = seq
         if entry.phase is Phase.COMMITTING:
-            entry.phase, entry.since = Phase.OPEN, now
+            entry.move(Phase.OPEN, now)
         return []
 
     def not_committed(self, uid: str, last: int | None = None) -> list[Instruction]:
@@ -215,38 +289,51 @@ class Ledger:
         found: list[Instruction] = []
         for entry in self.entries.values():
             entry.seq = 0
-            if entry.phase is not Phase.GIVING_UP:
+            if entry.phase not in _ENDING:
                 found += self._give_up(entry)
         return found
 
     # what happens
 
     def outcome(self, found: Outcome, now: float) -> list[Instruction]:
-        """A binder says what became of a decision. About any other than the open one it says nothing."""
+        """A binder says what became of a decision. About any other than the open one it says nothing.
+
+        Raises IllegalTransition if no such decision can come out so.
+        """
         entry = self.entries.get(found.uid)
         if entry is None or entry.decision.id != found.decision:
             return []
+        if found.result not in RESULTS[entry.decision.verb]:
+            raise entry.illegal(f"outcome {found.result}")
         match found.result:
             case Result.PREPARED:
                 return self._prepared(entry.decision, now)
             case Result.BOUND | Result.EVICTED:
                 if entry.phase in (Phase.OPEN, Phase.COMMITTING):
-                    entry.phase, entry.since, entry.patience = Phase.AGREED, now, self._expiry
+                    entry.move(Phase.AGREED, now)
+                    entry.patience = self._expiry
                 return []
             case Result.REFUSED:
-                if entry.phase is Phase.GIVING_UP:
+                if entry.phase in _ENDING:
                     return []
                 # Another binder may still have the decision in its hands: the room is free only after a touch.
-                self._hold(entry)
-                entry.refused = True
+                self._hold(entry, now)
+                entry.refused, entry.why = True, found.message
                 return self._give_up(entry)
             case Result.STALE | Result.GONE:
-                self._hold(entry)
+                self._hold(entry, now)
+                entry.why = found.message
                 return self._close(found.uid)
 
-    def _hold(self, entry: Entry) -> None:
+    def _hold(self, entry: Entry, now: float) -> None:
         """The pod is held back once the decision is closed, longer each time."""
         uid = entry.decision.uid
+        if entry.decision.verb is Verb.EVICT:
+            # What runs is seen all the time: only a long while without a refusal makes the pause short again.
+            pause, since = self._backoffs.get(uid, (FIRST_HOLD, now))
+            entry.hold = pause if now - since < FORGIVEN else FIRST_HOLD
+            self._backoffs[uid] = (min(LONGEST_HOLD, entry.hold * 2), now)
+            return
         entry.hold = self._holds.get(uid, FIRST_HOLD)
         self._holds[uid] = min(LONGEST_HOLD, entry.hold * 2)
 
@@ -264,14 +351,14 @@ class Ledger:
         return [Go(decision.gang, tuple(members))]
 
     def _give_up(self, entry: Entry) -> list[Instruction]:
-        entry.phase = Phase.GIVING_UP
+        entry.move(Phase.GIVING_UP)
         return [Touch(entry.decision), *self._break(entry.decision)]
 
     def _break(self, decision: Decision) -> list[Instruction]:
         """A member of a staged gang can't start: neither can the others, if they have not gone yet."""
         members = self._gangs.pop(decision.gang, {}) if decision.gang else {}
         others = [self.entries[uid] for uid in members if uid != decision.uid]
-        return [i for entry in others if entry.phase is not Phase.GIVING_UP for i in self._give_up(entry)]
+        return [i for entry in others if entry.phase not in _ENDING for i in self._give_up(entry)]
 
     def seen(self, uid: str, node: str, deleted: bool = False) -> list[Instruction]:
         """The API shows the pod on ``node`` ("": on none), being ``deleted`` or not."""
@@ -286,6 +373,7 @@ class Ledger:
     def gone(self, uid: str) -> list[Instruction]:
         """The API shows that the pod is deleted."""
         self._holds.pop(uid, None)
+        self._backoffs.pop(uid, None)
         found = self._close(uid) if uid in self.entries else []
         self.last.pop(uid, None)
         return found
@@ -298,7 +386,8 @@ class Ledger:
                 del self.last[uid]
         found: list[Instruction] = []
         for entry in self.entries.values():
-            if entry.phase in (Phase.OPEN, Phase.AGREED) and now - entry.since > entry.patience:
+            waits = {Phase.OPEN: entry.patience, Phase.AGREED: entry.patience, Phase.RETRY_TOUCH: TOUCH_AGAIN}.get(entry.phase)
+            if waits is not None and now - entry.since > waits:
                 found += self._give_up(entry)
         return found
 
@@ -309,7 +398,8 @@ class Ledger:
             return []
         if node == entry.decision.node and entry.decision.verb is Verb.BIND:
             # It was bound after all: the API will show it.
-            entry.phase, entry.since, entry.patience = Phase.AGREED, now, self._expiry
+            entry.move(Phase.AGREED, now)
+            entry.patience = self._expiry
             return []
         return self._close(decision.uid)
 
@@ -317,7 +407,7 @@ class Ledger:
         """The API did not answer: try again in a second."""
         entry = self.entries.get(decision.uid)
         if entry is not None and entry.decision.id == decision.id and entry.phase is Phase.GIVING_UP:
-            entry.phase, entry.since, entry.patience = Phase.OPEN, now - self._expiry + 1.0, self._expiry
+            entry.move(Phase.RETRY_TOUCH, now)
         return []
 
     def _close(self, uid: str) -> list[Instruction]:
@@ -325,7 +415,9 @@ class Ledger:
         found: list[Instruction] = [Forget(uid)]
         if entry.seq:
             found.append(Close(uid, entry.seq))
-        if entry.hold:
+        if entry.hold and entry.decision.verb is Verb.EVICT:
+            found.append(Backoff(uid, entry.hold, entry.why[:TEXT]))
+        elif entry.hold:
             found.append(Hold(uid, entry.hold, entry.refused))
         return found + self._break(entry.decision)
 

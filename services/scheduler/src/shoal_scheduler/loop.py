@@ -25,7 +25,20 @@ from shoal_scheduler import metrics
 from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_scheduler.decisions import Naming, Origin, decisions
 from shoal_scheduler.journal import Journal
-from shoal_scheduler.ledger import Assume, AssumeGone, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.ledger import (
+    Assume,
+    AssumeGone,
+    Backoff,
+    Close,
+    Forget,
+    Go,
+    Hold,
+    IllegalTransition,
+    Instruction,
+    Ledger,
+    Phase,
+    Touch,
+)
 from shoal_scheduler.marks import Marks
 from shoal_scheduler.policy import COLLECTION, prepared, settings
 from shoal_scheduler.reporter import Reporter
@@ -36,6 +49,7 @@ from shoal_service.aside import decode
 from shoal_service.events import Events
 from shoal_service.failpoint import reach
 from shoal_service.leader import leading
+from shoal_service.metrics import UNEXPECTED
 from shoal_service.mirror import News, mirror
 
 if TYPE_CHECKING:
@@ -79,6 +93,8 @@ class Loop:
         self._origin: dict[str, Origin] = {}
         """Pod -> its last news."""
         self._holds: dict[str, float] = {}
+        self._backoffs: dict[str, float] = {}
+        """Uid of a pod whose eviction was refused -> until when it is not chosen again."""
         self._mark = 0
         """Everything that the state plane held up to this sequence was told."""
         self._closing: dict[str, int] = {}
@@ -238,7 +254,7 @@ class Loop:
                 await self._mark_pod(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
             except (Forbidden, Invalid) as error:
                 # Without the mark an old decision on it may still be carried out: it is not decided anew.
-                self._cluster.bar(pod.uid, True)
+                self._journal.bar(pod.uid, True)
                 self._context.log.error("pod can't be fenced, it waits", pod=(pod.namespace, pod.name), error=str(error))
 
         async def fence(pod: PodRecord) -> None:
@@ -276,6 +292,10 @@ class Loop:
             if until <= now:
                 del self._holds[uid]
                 self._journal.bar(uid, False)
+        for uid, until in list(self._backoffs.items()):
+            if until <= now:
+                del self._backoffs[uid]
+                self._journal.set_eviction_backoff(uid, False)
         await self._close()
         metrics.OPEN.set(len(self._ledger.entries))
         self._reporter.open = len(self._ledger.entries)
@@ -318,7 +338,7 @@ class Loop:
             found = self._inbox.popleft()
             match found:
                 case Outcome():
-                    self._do(self._ledger.outcome(found, now))
+                    self._outcome(found, now)
                 case News():
                     self._news(found)
                 case ("touched", decision, node):
@@ -330,6 +350,14 @@ class Loop:
             self._journal.remove("pod", record.namespace, record.name)
             self._journal.apply(record)
         return self._cluster.changes != before
+
+    def _outcome(self, found: Outcome, now: float) -> None:
+        try:
+            self._do(self._ledger.outcome(found, now))
+        except IllegalTransition as error:
+            # A binder's word that can't be true changes nothing: the decision expires, and its pod is looked at.
+            UNEXPECTED.labels("scheduler.outcome").inc()
+            self._context.log.error("impossible outcome", pod=found.pod, binder=found.binder, error=str(error))
 
     def _news(self, news: News) -> None:
         match news.record:
@@ -390,6 +418,8 @@ class Loop:
         self._origin.pop(uid, None)
         self._implied.discard(uid)
         self._holds.pop(uid, None)
+        if self._backoffs.pop(uid, None) is not None:
+            self._journal.set_eviction_backoff(uid, False)
         self._reporter.pod_gone(uid)
 
     # output
@@ -412,6 +442,9 @@ class Loop:
                 case Hold(uid, seconds, refused):
                     self._holds[uid] = self._context.clock.monotonic() + seconds
                     self._journal.bar(uid, True, refused)
+                case Backoff(uid, seconds, why):
+                    self._backoffs[uid] = self._context.clock.monotonic() + seconds
+                    self._journal.set_eviction_backoff(uid, True, why)
                 case Touch(decision):
                     if decision.verb is Verb.BIND and decision.uid not in self._holds:
                         # Until it is given up, its gang may have it or not: the others don't start on the strength of it.

@@ -24,7 +24,8 @@ def guard_of(session: Session) -> Guard | None:
     """The guard of the session; None where nothing is to be guarded."""
     if session.guard is None:
         found = session.cluster.disruptions
-        if found.budgets or (session.settings.evictions_per_owner > 0 and found.owners):
+        capped = session.settings.evictions_per_owner > 0 and found.owners
+        if found.budgets or capped or found.backoff:
             session.guard = Guard(session)
     return session.guard
 
@@ -78,8 +79,17 @@ class Guard:
         """Whether several budgets select the pod: the API evicts it never."""
         return sum(isinstance(limit, Budget) for limit in self.limits(pod)) > 1
 
+    def _never(self, pod: Pod) -> bool:
+        """Whether the pod can't go, whatever its budgets allow: several select it, or its eviction was just refused."""
+        return self._refused(pod) or self._twice(pod)
+
+    def _refused(self, pod: Pod) -> bool:
+        return pod.uid in self._disruptions.backoff and bool(pod.node_name) and pod.uid not in self._session.cluster.going
+
     def blocked(self, pod: Pod) -> bool:
         """Whether the pod can't go, even alone."""
+        if self._refused(pod):
+            return True
         limits = self.limits(pod)
         return bool(limits) and (any(self.left(limit) <= 0 for limit in limits) or self._twice(pod))
 
@@ -111,7 +121,7 @@ class Guard:
                 count = then[id(limit)] = then.get(id(limit), 0) + 1
                 if count > self.left(limit):
                     return False
-            if self._twice(pod):
+            if self._never(pod):
                 return False
         taken.update(then)
         return True
@@ -153,7 +163,12 @@ class Guard:
         """What would have to allow more for all these to go; None if nothing would."""
         asked: dict[int, tuple[Limit, int]] = {}
         twice: list[str] = []
+        refused: list[str] = []
         for pod in pods:
+            if self._refused(pod):
+                why = self._disruptions.backoff[pod.uid]
+                refused.append(f"the eviction of pod {pod.record.namespace}/{pod.record.name} were not refused ({why})")
+                continue
             limits = self.limits(pod)
             if self._twice(pod):
                 names = ", ".join(limit.key[1] for limit in limits if isinstance(limit, Budget))
@@ -172,7 +187,7 @@ class Guard:
                 budgets["/".join(limit.key)] = more
             else:
                 texts.append(f"{more} more of {limit.text} might go at a time (evictionsPerOwner)")
-        texts += sorted(twice)[:3]
+        texts += [*sorted(twice)[:3], *sorted(refused)[:3]]
         if not texts:
             return None
         return Hindrance(f"would start if {' and '.join(texts)}", budgets)
