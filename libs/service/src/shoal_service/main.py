@@ -20,9 +20,10 @@ from typing import Any, Generic, TypeVar
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from shoal_bus import Bus, BusConfig
+from shoal_bus import Bus, BusConfig, BusError, NotAllowed
 from shoal_contracts import subjects
 from shoal_contracts.queries import HealthReply
+from shoal_kube import Invalid, KubeError
 from shoal_service import logging, telemetry
 from shoal_service.clock import Clock, SystemClock
 from shoal_service.config import BadConfig, Common, load
@@ -30,6 +31,15 @@ from shoal_service.http import serving
 from shoal_service.metrics import UNEXPECTED
 
 ConfigT = TypeVar("ConfigT", bound=Common)
+
+
+def passes(error: Exception) -> bool:
+    """Whether what failed may succeed when it is done again: bus or API are away, slow, busy or not set up yet."""
+    if isinstance(error, BusError):
+        return not isinstance(error, NotAllowed)
+    if isinstance(error, KubeError):
+        return not isinstance(error, Invalid)
+    return isinstance(error, OSError)  # timeouts among them
 
 
 @dataclass
@@ -60,7 +70,8 @@ class Context(Generic[ConfigT]):
         return self.tasks.create_task(work, name=name)
 
     async def retry(self, place: str, work: Callable[[], Awaitable[object]], wait: float = 0.2) -> None:
-        """Do ``work`` until it succeeds; each failure is counted, logged and waited out (up to 5 s, with jitter)."""
+        """Do ``work`` until it succeeds; each failure that can pass is counted, logged and waited out (up to 5 s, with
+        jitter). Raises what no repetition mends, with a line in the log that says where."""
         while True:
             try:
                 await work()
@@ -69,6 +80,9 @@ class Context(Generic[ConfigT]):
                 raise
             except Exception as error:
                 UNEXPECTED.labels(place).inc()
+                if not passes(error):
+                    self.log.error("given up", place=place, error=repr(error), exc_info=error)
+                    raise
                 self.log.warning("again soon", place=place, error=str(error) or type(error).__name__)
                 await asyncio.sleep(wait * (0.75 + random.random() / 2))
                 wait = min(5.0, wait * 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
@@ -83,6 +84,7 @@ class Service:
         self._gate = asyncio.Semaphore(context.config.in_flight)
         self._preparation = Preparation(context, kube, recorder, self._aside)
         self._reigns = Reigns()
+        self._in_hand: dict[int, Delivery] = {}
 
     async def follow_epoch(self) -> None:
         """Know the reigning epoch of each shard; at each new one (or a new stream) read the shard's Lease once."""
@@ -103,12 +105,28 @@ class Service:
     async def consume(self) -> None:
         """Carry out what is delivered, ``in_flight`` at a time, for ever."""
         gate = self._gate
+        # What waits here for a slot runs out of time, and is delivered to another: few do, however slow the API is.
+        waiting = max(1, self._context.config.in_flight // 2)
         async with asyncio.TaskGroup() as tasks:
-            async for delivery in self._context.bus.consume(streams.BINDER):
+            tasks.create_task(self._keep())
+            async for delivery in self._context.bus.consume(streams.BINDER, waiting):
                 await gate.acquire()
                 metrics.IN_FLIGHT.inc()
+                self._in_hand[id(delivery)] = delivery
                 task = tasks.create_task(self._guarded(delivery))
-                task.add_done_callback(lambda _: (gate.release(), metrics.IN_FLIGHT.dec()))
+                task.add_done_callback(partial(self._done, id(delivery)))
+
+    def _done(self, key: int, _: asyncio.Task[None]) -> None:
+        del self._in_hand[key]
+        self._gate.release()
+        metrics.IN_FLIGHT.dec()
+
+    async def _keep(self) -> None:
+        """Nothing that is being worked on is delivered again meanwhile, for ever."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            for delivery in list(self._in_hand.values()):
+                await delivery.in_progress()
 
     @asynccontextmanager
     async def _aside(self) -> AsyncIterator[None]:
@@ -191,13 +209,10 @@ class Service:
         decision = order.decision
         if self._reigns.deposed(order):
             return Finish(Result.STALE, "decided by a leader that was replaced")
-        tries, message, heard = 0, "", self._context.clock.monotonic()
+        tries, message = 0, ""
         pod: sharing.Pod | None = None
         follow(decision, None, step)
         while not isinstance(step, Finish):
-            if self._context.clock.monotonic() - heard > HEARTBEAT:
-                heard = self._context.clock.monotonic()
-                await delivery.in_progress()
             if isinstance(step, Look):
                 try:
                     pod, world = await self._look(order)

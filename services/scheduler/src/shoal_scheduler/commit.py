@@ -186,7 +186,7 @@ async def take_epoch(bus: Bus, shard: str, epoch: int, holder: str, at: float) -
     raise Unavailable("the epoch could not be written")
 
 
-async def stored_epoch(bus: Bus, shard: str) -> int:
-    """The epoch that the stream records; 0 if none."""
+async def stored_epoch(bus: Bus, shard: str) -> tuple[int, int]:
+    """(the epoch that the stream records, the sequence of its record); zeros if none."""
     stored = await bus.last(streams.DECISION.name, subjects.epoch(shard=shard))
-    return _EPOCH.decode(stored.data).epoch if stored else 0
+    return (_EPOCH.decode(stored.data).epoch, stored.seq) if stored else (0, 0)

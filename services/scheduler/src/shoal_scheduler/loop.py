@@ -17,13 +17,14 @@ from shoal_contracts.decision import Decision, GangGo, Header, Outcome, Verb
 from shoal_contracts.state import GroupRecord, PodRecord, QueueRecord
 from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
-from shoal_kube import Election, Forbidden, Invalid, Kube, KubeError, NotFound
+from shoal_kube import Election, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
 from shoal_model import labels, objects, storage
 from shoal_model.membership import Membership
 from shoal_scheduler import metrics
 from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_scheduler.decisions import Naming, Origin, decisions
+from shoal_scheduler.fence import Target, fence
 from shoal_scheduler.journal import Journal
 from shoal_scheduler.ledger import (
     Assume,
@@ -177,33 +178,41 @@ class Loop:
 
     async def _take_over(self) -> int:
         """Raise the epoch, then adopt what the stream holds. The sequence after which outcomes matter."""
-        bus = self._context.bus
-        before = await stored_epoch(bus, self._context.config.shard)
-        epoch = await self._reign(before)
+        before, _ = await stored_epoch(self._context.bus, self._context.config.shard)
+        epoch = await self._raise(before)
+        await self._see_state()
+        self._journal.begin()
+        if self._election and epoch > 1 and before == 0:
+            # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
+            await self._fence_pending(epoch)
+        await self._reign(epoch)
         # What the leader before saw, and closed its decisions by, must be seen here too.
-        seen = await bus.last_seq(streams.STATE.name)
+        await self._see_state()
+        known = await self._adopt()
+        self._context.log.info("leading with epoch", epoch=epoch, adopted=len(self._ledger.entries))
+        return known
+
+    async def _see_state(self) -> None:
+        """Take in all that the state plane holds now."""
+        seen = await self._context.bus.last_seq(streams.STATE.name)
         async with asyncio.timeout(60):
             while self._mark < seen:
                 self._wake.clear()
                 await self._wake.wait()
         await self._drain_gently()
-        self._journal.begin()
-        known = await self._adopt()
-        if self._election and epoch > 1 and before == 0:
-            # The stream was lost together with the leader: nobody knows what a binder still has in its hands.
-            await self._fence_pending(epoch)
-        self._context.log.info("leading with epoch", epoch=epoch, adopted=len(self._ledger.entries))
-        return known
 
-    async def _reign(self, above: int) -> int:
-        """Take an epoch higher than ``above`` and commit under it from now on."""
-        bus, shard = self._context.bus, self._context.config.shard
-        epoch = await self._election.raise_epoch(above) if self._election else above + 1
-        at = await take_epoch(bus, shard, epoch, self._context.identity, self._context.clock.now())
-        self._committer = Committer(bus, shard, epoch, at, self._context.identity)
+    async def _raise(self, above: int) -> int:
+        """An epoch higher than ``above`` and than any that the Lease has seen; nothing is committed under it yet."""
+        return await self._election.raise_epoch(above) if self._election else above + 1
+
+    async def _reign(self, epoch: int) -> None:
+        """Store the epoch, and commit under it from now on."""
+        bus, shard, holder = self._context.bus, self._context.config.shard, self._context.identity
+        await reach("scheduler.before_epoch")
+        at = await take_epoch(bus, shard, epoch, holder, self._context.clock.now())
+        self._committer = Committer(bus, shard, epoch, at, holder)
         self._journal.epoch = epoch
         metrics.EPOCH.set(epoch)
-        return epoch
 
     async def _adopt(self) -> int:
         """Take over the open decisions. The sequence after which their outcomes are: none comes before its decision."""
@@ -239,31 +248,33 @@ class Loop:
         return min([known, *(seq - 1 for _, seq in open_now.values())])
 
     async def _fence_pending(self, epoch: int) -> None:
-        pods = [
-            p.record
-            for p in self._cluster.pods.values()
-            if p.pending
-            and p.record.scheduler_name == self._cluster.scheduler_name
-            # Epochs of other shards are others: their decisions would be taken for old ones.
-            and (p.record.namespace, p.record.group) not in self._cluster.elsewhere
-        ]
-        self._context.log.warning("stream lost at takeover: fencing pending pods", count=len(pods))
+        await self._fence(
+            epoch,
+            [
+                Target(p.record.namespace, p.record.name, p.record.uid)
+                for p in self._cluster.pods.values()
+                # An eviction is judged by its record in the stream before it is asked for, a binding only the second time.
+                if p.pending
+                and p.record.scheduler_name == self._cluster.scheduler_name
+                # Epochs of other shards are others: their decisions would be taken for old ones.
+                and (p.record.namespace, p.record.group) not in self._cluster.elsewhere
+            ],
+        )
 
-        async def mark(pod: PodRecord) -> None:
-            try:
-                await self._mark_pod(pod.namespace, pod.name, pod.uid, f"before-{epoch}")
-            except (Forbidden, Invalid) as error:
-                # Without the mark an old decision on it may still be carried out: it is not decided anew.
-                self._journal.bar(pod.uid, True)
-                self._context.log.error("pod can't be fenced, it waits", pod=(pod.namespace, pod.name), error=str(error))
+    async def _fence(self, epoch: int, targets: list[Target]) -> None:
+        """Nothing that was decided under an epoch before this one takes effect on these pods any more."""
+        self._context.log.warning("stream lost: fencing pods", count=len(targets), epoch=epoch)
 
-        async def fence(pod: PodRecord) -> None:
+        async def mark(target: Target, text: str) -> None:
             async with self._touching:
-                await self._context.retry("scheduler.fence", lambda: mark(pod))
+                await self._mark_pod(target.namespace, target.name, target.uid, text)
 
-        async with asyncio.TaskGroup() as tasks:
-            for pod in pods:
-                tasks.create_task(fence(pod))
+        def refused(target: Target, error: Exception) -> None:
+            # Without the mark an old decision on it may still be carried out: it is not decided anew.
+            self._journal.bar(target.uid, True)
+            self._context.log.error("pod can't be fenced, it waits", pod=(target.namespace, target.name), error=str(error))
+
+        await fence(self._context, targets, epoch, mark, refused)
 
     async def _mark_pod(self, namespace: str, name: str, uid: str, mark: str) -> bytes | None:
         """Change the pod's version by a mark on it; its JSON afterwards, None if it is gone or another. Raises KubeError."""
@@ -550,12 +561,16 @@ class Loop:
             # Set again where the stream is lost once more meanwhile.
             self._lost = False
             await self._streams()
-            before = await stored_epoch(self._context.bus, self._context.config.shard)
+            before, at = await stored_epoch(self._context.bus, self._context.config.shard)
             assert self._committer is not None
-            if before == self._committer.epoch:
+            # The same epoch under another sequence is a stream that was put back from somewhere: a lost one.
+            if (before, at) == (self._committer.epoch, self._committer.epoch_seq):
                 await self._read_back()
                 return
-            epoch = await self._reign(max(before, self._committer.epoch))
+            epoch = await self._raise(max(before, self._committer.epoch))
+            opened = [e.decision for e in self._ledger.entries.values()]
+            await self._fence(epoch, [Target(d.namespace, d.pod, d.uid) for d in opened])
+            await self._reign(epoch)
             self._context.log.warning("epoch raised after the stream was lost", epoch=epoch)
             self._do(self._ledger.stream_lost())
 

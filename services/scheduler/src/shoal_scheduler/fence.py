@@ -1,0 +1,44 @@
+"""Marks on pods, by which whatever binders still hold of a lost stream fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal_kube import Forbidden, Invalid
+from shoal_service import Context
+
+if TYPE_CHECKING:
+    from shoal_scheduler.app import Config
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pod to be marked."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+async def fence(
+    context: Context[Config],
+    targets: Iterable[Target],
+    epoch: int,
+    mark: Callable[[Target, str], Awaitable[object]],
+    refused: Callable[[Target, Exception], None],
+) -> None:
+    """Mark all, before ``epoch`` is stored: a leader that dies on the way leaves a stream without an epoch, so that its
+    successor does the same again. ``refused`` hears of pods that the API lets nobody mark."""
+
+    async def one(target: Target) -> None:
+        try:
+            await mark(target, f"before-{epoch}")
+        except (Forbidden, Invalid) as error:
+            refused(target, error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for target in targets:
+            tasks.create_task(context.retry("scheduler.fence", lambda target=target: one(target)))
