@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shoal_binder.bind import Finish, Look, Post, Posted, Step, World, after_post, judge
+from shoal_binder.bind import Evict, Finish, Look, Post, Posted, Step, World, after_eviction, after_post, follow, judge
 from shoal_contracts.decision import Decision, Outcome, Result, Verb
-from shoal_scheduler.ledger import Assume, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
+from shoal_scheduler.ledger import Assume, AssumeGone, Backoff, Close, Forget, Go, Hold, Instruction, Ledger, Phase, Touch
 
 NODES = {"a": 1, "b": 2}
 EXPIRY = 15.0
@@ -81,6 +81,8 @@ class Task:
     decision: Decision
     seq: int
     step: Step
+    incarnation: int = -1
+    """Of the stream that it came from; -1: of no matter."""
 
 
 class Protocol(RuleBasedStateMachine):
@@ -139,7 +141,7 @@ class Protocol(RuleBasedStateMachine):
                     self.leader.closing[uid] = seq
                 case Touch(decision):
                     self.leader.touches.append(decision)
-                case Hold() | Go():
+                case Hold() | Go() | AssumeGone() | Backoff():
                     pass
 
     def touch_pod(self, pod: ApiPod, mark: str) -> None:
@@ -192,6 +194,24 @@ class Protocol(RuleBasedStateMachine):
                         )
                     )  # fmt: skip
                     break
+        self.commit(decisions, lost)
+
+    @rule(data=st.data(), lost=st.booleans())
+    def decide_evictions(self, data: st.DataObject, lost: bool) -> None:
+        """The leader wants some of those away that run, as far as it knows."""
+        leader = self.leader
+        running = sorted(uid for uid, node in leader.view.items() if node and not leader.ledger.is_open(uid))
+        if leader.incarnation != self.stream.incarnation or not running:
+            return
+        decisions = []
+        for uid in data.draw(st.lists(st.sampled_from(running), min_size=1, max_size=2, unique=True)):
+            leader.count += 1
+            name, node = f"{leader.epoch}-{leader.count}", leader.view[uid]
+            decisions.append(Decision(id=name, verb=Verb.EVICT, namespace="n", pod=uid, uid=uid, node=node, epoch=leader.epoch))
+        self.commit(decisions, lost)
+
+    def commit(self, decisions: list[Decision], lost: bool) -> None:
+        leader = self.leader
         if not decisions:
             return
         self.do(leader.ledger.decided(decisions, self.now))
@@ -294,9 +314,11 @@ class Protocol(RuleBasedStateMachine):
             return
         _, seq, decision = data.draw(st.sampled_from(sorted(open_, key=lambda x: x[1])))
         mark = (self.stream.incarnation, seq)
-        step: Step = Look() if mark in self.delivered else Post(decision.resource_version)
+        again = mark in self.delivered or decision.verb is Verb.EVICT
+        step: Step = Look() if again else Post(decision.resource_version)
+        follow(decision, None, step)
         self.delivered.add(mark)
-        self.tasks.append(Task(decision, seq, step))
+        self.tasks.append(Task(decision, seq, step, self.stream.incarnation))
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), fault=st.sampled_from(["", "", "", "lost", "refused", "late look"]))
@@ -305,8 +327,20 @@ class Protocol(RuleBasedStateMachine):
         self.advance(task, fault)
 
     def advance(self, task: Task, fault: str = "") -> None:
+        before = task.step
+        self.move(task, fault)
+        if not isinstance(before, Finish):
+            follow(task.decision, before, task.step)
+
+    def move(self, task: Task, fault: str) -> None:
         decision = task.decision
         match task.step:
+            case Evict(version):
+                if fault == "refused":
+                    task.step = after_eviction(Posted.REFUSED, "a budget")
+                    return
+                answer = self.evict(task, version)
+                task.step = after_eviction(Posted.NO_ANSWER if fault == "lost" else answer)
             case Post(version):
                 if fault == "refused":
                     task.step = after_post(Posted.REFUSED, "no")
@@ -326,6 +360,19 @@ class Protocol(RuleBasedStateMachine):
                 if self.stream.last(f"d.{decision.uid}") == task.seq:
                     self.stream.commit([(f"o.{decision.uid}", outcome, self.stream.last(f"o.{decision.uid}"))])
                 self.tasks.remove(task)
+
+    def evict(self, task: Task, version: str) -> Posted:
+        decision = task.decision
+        pod = self.by_uid(decision.uid)
+        if pod is None:
+            return Posted.NOT_FOUND
+        if str(pod.version) != version:
+            return Posted.CONFLICT
+        standing = self.stream.last(f"d.{decision.uid}") == task.seq
+        assert standing or task.incarnation not in (-1, self.stream.incarnation), "evicted on a decision that was closed"
+        assert pod.node in ("", decision.node), "evicted elsewhere than decided"
+        del self.pods[next(name for name, p in self.pods.items() if p is pod)]
+        return Posted.DONE
 
     def pods_named(self, decision: Decision) -> ApiPod | None:
         return self.by_uid(decision.uid)
@@ -389,7 +436,7 @@ def test_a_refused_decision_frees_its_room_only_after_a_touch() -> None:
     ledger.committed("u", 7, 0.0)
     refused = Outcome(decision="1-1", sequence=7, uid="u", result=Result.REFUSED)
     assert ledger.outcome(refused, 1.0) == [Touch(decision)]
-    assert ledger.touched(decision, "", 2.0) == [Forget("u"), Close("u", 7), Hold("u", 0.2)]
+    assert ledger.touched(decision, "", 2.0) == [Forget("u"), Close("u", 7), Hold("u", 0.2, refused=True)]
 
 
 def test_a_staged_gang_goes_when_all_are_prepared() -> None:

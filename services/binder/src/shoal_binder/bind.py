@@ -50,11 +50,11 @@ class World:
     node: str = ""
     version: str = ""
     deleting: bool = False
-    ended: bool = False
-    """Its containers have ended for good: Succeeded or Failed."""
     given_up: str = ""
     """The annotation by which a leader gives up decisions."""
     current: bool = True
+    ended: bool = False
+    """Its containers have ended for good: Succeeded or Failed."""
 
 
 class Posted(enum.Enum):
