@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from shoal_contracts.state import GpuShare, PodRecord
 from shoal_model import labels, objects, sharing
 from shoal_model.quantity import BadQuantity, exact, number
+from shoal_model.resources import GPUS
 
 MAX_DEVICES = 64
 ENDED = ("Succeeded", "Failed")
@@ -30,8 +31,9 @@ def whole(spec: objects.PodSpec) -> bool:
     """Whether a container asks for whole GPUs, by a request or (where the API has not filled that in yet) by a limit."""
     for container in (*spec.containers, *(spec.init_containers or ())):
         for amounts in (container.resources.requests, container.resources.limits):
-            if str((amounts or {}).get(labels.GPU, "0")).strip() not in ("0", "0.0", ""):
-                return True
+            for name in GPUS:
+                if str((amounts or {}).get(name, "0")).strip() not in ("0", "0.0", ""):
+                    return True
     return False
 
 

@@ -13,8 +13,8 @@ import msgspec
 from shoal_contracts import state
 from shoal_model import gpu, labels, objects, podgroup
 from shoal_model import queue as queue_rules
-from shoal_model.quantity import BadQuantity, amount, duration, milli, seconds
-from shoal_model.resources import base_units, pod_requests
+from shoal_model.quantity import BadQuantity, duration, seconds
+from shoal_model.resources import container_needs, host_ports, pod_requests, tolerant
 from shoal_model.unheeded import unheeded
 
 Record = state.StateMessage
@@ -111,19 +111,6 @@ def _claims(found: objects.Pod) -> list[state.ClaimUse]:
     ]
 
 
-def _container_requests(spec: objects.PodSpec) -> list[state.ContainerRequest]:
-    both = [(c, True) for c in spec.init_containers or ()] + [(c, False) for c in spec.containers]
-    return [
-        state.ContainerRequest(
-            name=c.name,
-            requests=base_units(c.resources.requests, c.name),
-            init=init,
-            sidecar=init and c.restart_policy == "Always",
-        )
-        for c, init in both
-    ]
-
-
 def pod(found: objects.Pod) -> state.PodRecord:
     """A pod's record."""
     meta, spec, status = found.metadata, found.spec, found.status
@@ -133,9 +120,10 @@ def pod(found: objects.Pod) -> state.PodRecord:
     each: list[state.ContainerRequest] = []
     only = ""
     try:
-        requests = pod_requests(spec)
-        if len(spec.containers) > 1 or spec.init_containers:
-            each = _container_requests(spec)
+        needs = container_needs(found)
+        requests = pod_requests(found, needs)
+        if len(needs) > 1 or spec.resources is not None:
+            each = [state.ContainerRequest(name=n.name, requests=n.requests, init=n.init, sidecar=n.sidecar) for n in needs]
         elif spec.containers and any("/" in resource for resource in requests):
             only = spec.containers[0].name
     except BadQuantity as problem:
@@ -186,12 +174,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
             for t in spec.tolerations or ()
         ],
         spread=[_spread(c) for c in spec.topology_spread_constraints or ()],
-        host_ports=[
-            state.HostPort(port=p.host_port, protocol=p.protocol, ip=p.host_ip)
-            for c in spec.containers
-            for p in c.ports or ()
-            if p.host_port
-        ],
+        host_ports=host_ports(spec),
         claims=_claims(found),
         volumes=_volumes(found),
         qos_guaranteed=status.qos_class == "Guaranteed",
@@ -209,16 +192,6 @@ def _volumes(found: objects.Pod) -> list[str]:
     return names
 
 
-def _tolerant(quantities: objects.Quantities | None) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for resource, text in (quantities or {}).items():
-        try:
-            found[resource] = max(0.0, milli(str(text)) if resource == "cpu" else amount(str(text)))
-        except BadQuantity:
-            continue  # a node that says nonsense of one resource has none of it
-    return found
-
-
 def node(found: objects.Node) -> state.NodeRecord:
     """A node's record."""
     meta, conditions = found.metadata, {c.type: c.status for c in found.status.conditions or ()}
@@ -232,8 +205,8 @@ def node(found: objects.Node) -> state.NodeRecord:
         unschedulable=found.spec.unschedulable,
         ready=conditions.get("Ready", "True") == "True",
         conditions=conditions,
-        allocatable=_tolerant(found.status.allocatable),
-        capacity=_tolerant(found.status.capacity),
+        allocatable=tolerant(found.status.allocatable),
+        capacity=tolerant(found.status.capacity),
     )
 
 
@@ -329,9 +302,9 @@ def group(found: objects.PodGroup) -> state.GroupRecord:
             state.SchedulingCondition(node_pool=c.node_pool, reason=c.reason, message=c.message, transition=c.transition_id)
             for c in status.scheduling_conditions or ()
         ],
-        requested=_tolerant(used.requested),
-        allocated=_tolerant(used.allocated),
-        allocated_non_preemptible=_tolerant(used.allocated_non_preemptible),
+        requested=tolerant(used.requested),
+        allocated=tolerant(used.allocated),
+        allocated_non_preemptible=tolerant(used.allocated_non_preemptible),
     )
     problems += podgroup.problems(record)
     return msgspec.structs.replace(record, error="; ".join(problems)) if problems else record

@@ -53,6 +53,7 @@ class Port(Obj):
     """containers[].ports[]."""
 
     host_port: int = 0
+    container_port: int = 0
     protocol: str = "TCP"
     host_ip: str = msgspec.field(default="", name="hostIP")
 
@@ -215,7 +216,9 @@ class PodSpec(Obj):
     preemption_policy: str | None = None
     containers: list[Container] = []
     init_containers: list[Container] | None = None
+    resources: Resources | None = None
     overhead: Quantities | None = None
+    host_network: bool = False
     node_selector: dict[str, str] | None = None
     affinity: Affinity | None = None
     tolerations: list[Toleration] | None = None
@@ -237,11 +240,23 @@ class Condition(Obj):
     last_transition_time: str | None = None
 
 
+class ContainerStatus(Obj):
+    """status.containerStatuses[] and status.initContainerStatuses[]."""
+
+    name: str = ""
+    allocated_resources: Quantities | None = None
+    resources: Resources | None = None
+
+
 class PodStatus(Obj):
     """A pod's status."""
 
     phase: str = "Pending"
     conditions: list[Condition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+    allocated_resources: Quantities | None = None
+    resources: Resources | None = None
     nominated_node_name: str = ""
     qos_class: str = ""
     resource_claim_statuses: list[ResourceClaim] | None = None
