@@ -24,7 +24,7 @@ def test_a_pod_counts_as_requested_until_it_has_a_node() -> None:
     assert of_pod(pod(requests={"cpu": 500.0}, node="n")) == ({"cpu": 500.0}, {"cpu": 500.0})
 
 
-@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Unknown"])
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_what_is_over_counts_nothing(phase: str) -> None:
     assert of_pod(pod(requests={"cpu": 500.0}, node="n", phase=phase)) == ({}, {})
 

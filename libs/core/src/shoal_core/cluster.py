@@ -370,7 +370,10 @@ class Cluster(Room):
                 return SUCCEEDED, "", ()
             case "Failed":
                 return FAILED, "", ()
-            case "Running":
+            case "Unknown" if not record.node:
+                return GONE, "", ()
+            case "Running" | "Unknown":
+                # Nobody hears of a pod of the second kind, but it may well run: it holds its room, as in Kubernetes.
                 if record.deleted:
                     late = self.now - record.deleted > self.settings.stuck_after
                     return STUCK if late else RELEASING, record.node, groups
@@ -579,8 +582,20 @@ class Cluster(Room):
                 if given:
                     self.given[uid] = given
                 self._pod(record)
+        if self.nodes.mixed and self.nodes.nvidia < 0:
+            self._split_gpus()
         if not self.numa.empty:
             self.numa.renew(self.by_node, self.pods)
+
+    def _split_gpus(self) -> None:
+        """A first node has GPUs of several kinds: from now on NVIDIA's are counted on their own as well."""
+        self.nodes.split_gpus()
+        self._shapes.split_gpus()
+        self.demands.clear()
+        for job in self.jobs.values():
+            job.changed()
+        for column in self.nodes.columns.values():
+            self.rebuild_node(column)
 
     def check(self) -> None:
         """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""

@@ -14,6 +14,7 @@ from shoal_core.placement.feasible import may_use_cordoned, names_nodes, selecte
 from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Pod, Shape, mig_gpus
 from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
 from shoal_model import labels
+from shoal_model.resources import gpus_of
 
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 DEFAULT_PODS = 110.0
@@ -21,6 +22,7 @@ DEFAULT_GPU_MEMORY = 100
 NO_STRATEGY, SINGLE, MIXED = range(3)
 STRATEGIES = {"single": SINGLE, "mixed": MIXED}
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+NVIDIA_ALONE = f"{labels.GPU} alone"
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -30,7 +32,7 @@ Saved = tuple[list[tuple[int, int, int, int, int, int]], float, float, int]
 _BY_NODE = {
     "usable": np.uint8, "cordoned": np.uint8, "cpu_only": np.uint8, "mig": np.uint8, "strategy": np.uint8, "synced": np.uint8,
     "rank": np.int64, "gpu_memory": np.int64, "room": np.int64, "whole_used": np.float64, "devices": np.float64,
-    "claim_gpus": np.float64,
+    "claim_gpus": np.float64, "other_gpus": np.float64,
 }  # fmt: skip
 _BY_SLOT = {"used": np.int64, "leaving": np.int64, "held": np.int64, "marked": np.uint8, "known": np.uint8}
 
@@ -49,11 +51,6 @@ def gpu_memory(record: NodeRecord) -> tuple[int, bool]:
     if value >= 1 << 20:
         value >>= 20
     return value - value % 100, True
-
-
-def is_gpu(resource: str) -> bool:
-    """Names that end in ``gpu`` all count as GPUs (placement spec 1.1)."""
-    return resource.endswith("gpu")
 
 
 class Nodes:
@@ -77,6 +74,7 @@ class Nodes:
     whole_used: Floats
     devices: Floats
     claim_gpus: Floats
+    other_gpus: Floats
     used: Ints
     leaving: Ints
     held: Ints
@@ -99,6 +97,10 @@ class Nodes:
         self.slot_names: list[list[str]] = []
         self.named: dict[str, int] = {}
         """Names of shared devices: on how many nodes each is known."""
+        self.mixed = False
+        """Some node has, or had, GPUs of NVIDIA and others."""
+        self.nvidia = -1
+        """Row of NVIDIA's GPUs alone, once there are mixed nodes."""
         self.moved: list[int] = []
         """Columns whose idle or releasing changed, in turn; begun anew (``eras``) when it is long."""
         self.eras = 0
@@ -142,15 +144,28 @@ class Nodes:
         self._allowed.clear()
 
     def vector(self, requests: dict[str, float]) -> Floats:
-        """A pod's requests as a column: (resources,), one pod included, GPUs left to the shape."""
-        numbers = {self.resources.number(name): value for name, value in requests.items() if not is_gpu(name)}
+        """A pod's requests as a column: (resources,), one pod included; GPUs of all kinds in one row, and those that are not
+        NVIDIA's also in their own."""
+        numbers = {self.resources.number(name): value for name, value in requests.items() if name != labels.GPU}
         self._grow(0, len(self.resources))
         found = np.zeros(self.allocatable.shape[0])
         for number, value in numbers.items():
             found[number] = value
-        found[GPU] = requests.get(labels.GPU, 0.0) + requests.get("amd.com/gpu", 0.0)
+        found[GPU] = gpus_of(requests)
+        if self.nvidia >= 0:
+            found[self.nvidia] = requests.get(labels.GPU, 0.0)
         found[PODS] = 1.0
         return found
+
+    def split_gpus(self) -> None:
+        """Open a row for NVIDIA's GPUs alone. What runs on nodes has to be charged anew by the caller."""
+        self.nvidia = self.resources.number(NVIDIA_ALONE)
+        self._grow(0, len(self.resources))
+        for column in self.columns.values():
+            record = self.records[column]
+            assert record is not None
+            self.allocatable[self.nvidia, column] = record.allocatable.get(labels.GPU, 0.0)
+        self.version += 1
 
     def same(self, record: NodeRecord, claim_gpus: float) -> bool:
         """Whether nothing changed of a known node that placing looks at."""
@@ -179,14 +194,18 @@ class Nodes:
                 self.slot_names.append([])
             self.columns[record.name] = column
         for name in record.allocatable:
-            self.resources.number("nvidia.com/gpu" if is_gpu(name) else name)
+            self.resources.number(name)
         self._grow(column + 1, len(self.resources))
         have = np.zeros(self.allocatable.shape[0])
         have[PODS] = DEFAULT_PODS
         for name, value in record.allocatable.items():
-            if not is_gpu(name):
-                have[self.resources.number(name)] = value
-        have[GPU] = record.allocatable.get(labels.GPU, 0.0) + record.allocatable.get("amd.com/gpu", 0.0) + claim_gpus
+            have[self.resources.number(name)] = value
+        nvidia = record.allocatable.get(labels.GPU, 0.0)
+        have[GPU] = gpus_of(record.allocatable) + claim_gpus
+        self.other_gpus[column] = other = gpus_of(record.allocatable) - nvidia
+        self.mixed = self.mixed or bool(other and nvidia)
+        if self.nvidia >= 0:
+            have[self.nvidia] = nvidia
         self.allocatable[:, column] = have
         good = healthy(record)
         self.usable[column] = good and not record.unschedulable
@@ -212,8 +231,8 @@ class Nodes:
         self.strategy[column] = STRATEGIES.get(tags.get(labels.MIG_STRATEGY, ""), NO_STRATEGY) if mig else NO_STRATEGY
         self.cpu_only[column] = not mig and gpus <= 0
         self.gpu_memory[column], self.synced[column] = gpu_memory(record)
-        count = tags.get(labels.GPU_COUNT_LABEL, "")
-        self.devices[column] = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else int(gpus)
+        # Not what a label says: devices that are not healthy are in it, too.
+        self.devices[column] = int(gpus)
 
     def clear(self, column: int) -> None:
         """Nothing is charged to the node."""
@@ -409,7 +428,10 @@ class Nodes:
         if shape.kind != REGULAR:
             good &= self.strategy != SINGLE
         if shape.shared:
-            good &= self.claim_gpus == 0
+            # Nobody knows how many of several kinds of GPUs are shared ones.
+            good &= (self.claim_gpus == 0) & (self.other_gpus == 0)
+        elif shape.record.requests.get(labels.GPU):
+            good &= (self.other_gpus == 0) | (self.allocatable[GPU] > self.other_gpus + self.claim_gpus)
         if shape.kind == GPU_MEMORY:
             good &= self.synced == 1
         return good.astype(np.uint8)

@@ -12,21 +12,25 @@ from numpy.typing import NDArray
 from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_core.fairness.division import UNLIMITED
 from shoal_core.kernels.place import count_short
-from shoal_core.nodes import Bytes, is_gpu
+from shoal_core.nodes import NVIDIA_ALONE, Bytes, gpu_memory
 from shoal_core.placement.feasible import names_nodes, selected, tolerated
 from shoal_core.queues import NAMES, Queue
-from shoal_core.rows import Job, Pod, Vector
+from shoal_core.rows import GPU_MEMORY, Job, Pod, Shape, Vector
 from shoal_core.status import PENDING
 from shoal_core.vocabulary import GPU
 from shoal_model import labels
 from shoal_model.quantity import rfc3339
+from shoal_model.resources import gpus_of
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
 
 SHORT_OF_GPUS = "node(s) didn't have enough resources: GPUs"
 MOST_EXCLUSIONS = 5
-SHORT = {"cpu": "CPU cores", "memory": "memory", "nvidia.com/gpu": "GPUs", "pods": "room for pods"}
+SHORT = {
+    "cpu": "CPU cores", "memory": "memory", "nvidia.com/gpu": "GPUs", "pods": "room for pods", NVIDIA_ALONE: "GPUs of NVIDIA",
+}  # fmt: skip
+UNKNOWN_MEMORY = f"node(s) don't say how much memory their GPUs have: label {labels.GPU_MEMORY_LABEL} is missing or no number"
 
 
 def amount(resource: int, value: float) -> str:
@@ -106,7 +110,7 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
     count_short(nodes.idle, allowed, request, rows, short)
     for resource, _ in shape.extended:
         at = np.flatnonzero(rows == nodes.resources.number(resource))
-        if at.size and not is_gpu(resource):
+        if at.size and resource != labels.GPU:
             # Nodes that don't count it may have devices for it.
             counting = (allowed & (nodes.allocatable[rows[at[0]]] != 0.0)).astype(np.uint8)
             count_short(nodes.idle, counting, request, rows[at], short[at[0] : at[0] + 1])
@@ -115,7 +119,9 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
             name = nodes.resources.values[int(r)]
             reasons[f"node(s) didn't have enough resources: {SHORT.get(name, name)}"] = int(count)
     if shape.shared and not any(short):
-        reasons[SHORT_OF_GPUS] = int(allowed.sum())
+        small = int((allowed & (nodes.devices > 0) & (nodes.gpu_memory < shape.memory)).sum())
+        reasons["node(s) didn't have enough resources: GPU memory"] = small
+        reasons[SHORT_OF_GPUS] = int(allowed.sum()) - small
     return {what: count for what, count in sorted(reasons.items()) if count}
 
 
@@ -125,7 +131,7 @@ def _excluded(session: Session, pod: Pod, columns: NDArray[np.bool_]) -> Counter
     worker = (labels.CPU_WORKER if pod.shape.cpu_only else labels.GPU_WORKER) if session.settings.restrict_nodes else ""
     found: Counter[str] = Counter()
     for one, count in nodes.alike(columns, each=names_nodes(record)):
-        found[_excludes(record, one, worker)] += count
+        found[_excludes(pod.shape, record, one, worker)] += count
     if len(found) > MOST_EXCLUSIONS:
         kept = Counter(dict(sorted(found.items(), key=lambda x: (-x[1], x[0]))[:MOST_EXCLUSIONS]))
         kept["node(s) excluded by other labels, affinity, taints or kind of GPU"] += found.total() - kept.total()
@@ -133,7 +139,7 @@ def _excluded(session: Session, pod: Pod, columns: NDArray[np.bool_]) -> Counter
     return found
 
 
-def _excludes(pod: PodRecord, node: NodeRecord, worker: str) -> str:
+def _excludes(shape: Shape, pod: PodRecord, node: NodeRecord, worker: str) -> str:
     for key, value in sorted(pod.node_selector.items()):
         if node.labels.get(key) != value:
             return f"node(s) lack the label {key}={value} of the node selector"
@@ -145,6 +151,8 @@ def _excludes(pod: PodRecord, node: NodeRecord, worker: str) -> str:
             return f"node(s) have the taint {taint.key}{value}:{taint.effect}, which is not tolerated"
     if worker and worker not in node.labels:
         return f"node(s) lack the label {worker}"
+    if shape.kind == GPU_MEMORY and gpus_of(node.allocatable) and not gpu_memory(node)[1]:
+        return UNKNOWN_MEMORY
     return "node(s) have another kind of GPU than is requested"
 
 

@@ -80,12 +80,7 @@ class Shape:
         self.quota = whole + claim_gpus + quota_of_mig
         self.cpu_only = whole == 0 and not claim_gpus and self.kind not in (GPU_MEMORY, MIG)
         self.vector: Vector = (float(request[CPU]), float(request[MEMORY]), self.quota)
-        self.without_gpus: NDArray[np.float64] = request.copy()
-        """The request without GPUs, which shared devices are charged for by slot."""
-        self.without_gpus[GPU] = 0.0
-        self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
-        self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
-        """The request, as far as it asks for anything."""
+        self.ask(request)
         affinity = record.affinity
         self.social = bool(
             affinity and (affinity.pod_required or affinity.anti_required or affinity.pod_preferred or affinity.anti_preferred)
@@ -96,6 +91,18 @@ class Shape:
         self.extended: tuple[tuple[str, int], ...] = ()
         """(extended resource that a device class offers, amount): nodes that don't count it may have devices for it."""
         self.offer(())
+
+    def ask(self, request: Floats, nvidia: int = -1) -> None:
+        """Set what it asks for by row; ``nvidia`` is the row of NVIDIA's GPUs alone, if there is one."""
+        self.request = request
+        self.without_gpus: NDArray[np.float64] = request.copy()
+        """The request without GPUs, which shared devices are charged for by slot."""
+        self.without_gpus[GPU] = 0.0
+        if nvidia >= 0:
+            self.without_gpus[nvidia] = 0.0
+        self.rows: NDArray[np.int64] = np.flatnonzero(request).astype(np.int64)
+        self.figures: tuple[float, ...] = tuple(np.trim_zeros(request, "b").tolist())
+        """The request, as far as it asks for anything."""
 
     def offer(self, extended: tuple[tuple[str, int], ...]) -> None:
         """Say which of its resources device classes offer."""

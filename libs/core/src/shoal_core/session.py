@@ -483,8 +483,8 @@ class Session:
                 continue
             started = job.counted > 0
             for pod in pods:
-                column, request = nodes.columns[places[pod.uid].node], pod.shape.request
-                if (request > nodes.idle[: request.shape[0], column]).any() or (nodes.idle[:, column] < 0).any():
+                column, rows = nodes.columns[places[pod.uid].node], pod.shape.rows
+                if (pod.shape.request[rows] > nodes.idle[rows, column]).any():
                     self.rollback(start)
                     break
                 self.place(pod, column, False, (), places[pod.uid].zones)

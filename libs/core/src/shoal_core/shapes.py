@@ -7,7 +7,8 @@ import msgspec
 from shoal_contracts.state import PodRecord
 from shoal_core.nodes import Nodes
 from shoal_core.placement.claims import Claims
-from shoal_core.rows import Shape, mig_gpus
+from shoal_core.rows import MIG, Shape, mig_gpus
+from shoal_core.vocabulary import GPU
 from shoal_model import labels
 
 
@@ -36,9 +37,23 @@ class Shapes:
             request = self._nodes.vector(record.requests)
             quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
             found = self._shapes[key] = Shape(len(self._shapes), record, request, quota, gpus)
+            if self._nodes.nvidia >= 0:
+                self._split(found)
             if extended := self._claims.extended.of(record.requests):
                 found.offer(extended)
         return found
+
+    def split_gpus(self) -> None:
+        """Count NVIDIA's GPUs on their own as well."""
+        for shape in self._shapes.values():
+            self._split(shape)
+
+    def _split(self, shape: Shape) -> None:
+        request = self._nodes.vector(shape.record.requests)
+        request[GPU] = shape.request[GPU]
+        if shape.kind == MIG:
+            request[self._nodes.nvidia] = 0.0
+        shape.ask(request, self._nodes.nvidia)
 
     def renew(self) -> bool:
         """Whether device classes offer other resources than when this was last asked; then all shapes know."""

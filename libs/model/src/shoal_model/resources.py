@@ -93,9 +93,7 @@ def _infeasible(status: objects.PodStatus) -> bool:
     return any(c.type == "PodResizePending" and c.reason == "Infeasible" for c in status.conditions or ())
 
 
-def _held(
-    need: Amounts, allocated: objects.Quantities | None, actual: objects.Resources | None, infeasible: bool
-) -> Amounts:
+def _held(need: Amounts, allocated: objects.Quantities | None, actual: objects.Resources | None, infeasible: bool) -> Amounts:
     found = {} if infeasible else dict(need)
     _most(found, tolerant(allocated))
     _most(found, tolerant(actual.requests if actual else None))

@@ -40,7 +40,7 @@ class Usage:
 
 def of_pod(pod: PodRecord) -> tuple[Amounts, Amounts]:
     """(requested, allocated) of a pod."""
-    if pod.phase in DONE or pod.phase == "Unknown":
+    if pod.phase in DONE:
         return {}, {}
     wanted = dict(pod.requests)
     if share := pod.share:

@@ -50,7 +50,7 @@ def sum_domains(
             continue
         for r in range(total):
             if largest[r] > 0.0:
-                free[r, d] += idle[r, n] + releasing[r, n]
+                free[r, d] += max(0.0, idle[r, n] + releasing[r, n])
         if count_pods == 0:
             continue
         if not asks and largest[3] <= 1.0:
@@ -63,7 +63,7 @@ def sum_domains(
             have = idle[r, n] + releasing[r, n]
             if r == 2 and 0.0 < largest[2] < 1.0:
                 have += shared[n]
-            if largest[r] > have:
+            if largest[r] > have and largest[r] > 0.0:
                 fit = 0.0
                 break
             if largest[r] > 0.0 and (fit == np.inf or have < fit * largest[r]):
@@ -94,10 +94,10 @@ def sum_domains_slowly(
         room = have.copy()
         room[2] += shared[n] if 0 < largest[2] < 1 else 0
         fit = tasks if nothing else 0
-        if not nothing and (largest <= room).all():
+        if not nothing and (largest <= room)[largest > 0].all():
             fit = int(min((room[r] // largest[r] for r in range(len(largest)) if largest[r] > 0), default=0))
         while at >= 0 and inside[at]:
-            free[:, at] += np.where(largest > 0, have, 0.0)
+            free[:, at] += np.where(largest > 0, np.maximum(have, 0.0), 0.0)
             pods[at] += fit if count_pods else 0
             at = int(parent[at])
 
@@ -146,11 +146,12 @@ def renew_domains(
             fit = np.inf
             for r in range(total):
                 have = idle[r, n] + releasing[r, n]
-                if largest[r] > 0.0:
-                    free[r, d] += have
+                if largest[r] <= 0.0:
+                    continue
+                free[r, d] += max(0.0, have)
                 if largest[r] > have:
                     fit = 0.0
-                elif largest[r] > 0.0 and fit > 0.0:
+                elif fit > 0.0:
                     fit = min(fit, np.floor(have / largest[r]))
             if count_pods != 0 and fit != np.inf:
                 pods[d] += int(fit)

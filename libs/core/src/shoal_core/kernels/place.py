@@ -48,7 +48,7 @@ def place_run(
     """Place up to ``count`` pods that ask for ``request`` each; returns how many found a node.
 
     Resources are (resources, nodes). ``candidates`` are the nodes that compete (0 or 1), ``allowed`` those that the pods
-    may use. A node fits if nothing is asked for beyond idle + releasing, in any resource. Score: ``extra`` + 1000 if it
+    may use. A node fits if of nothing that is asked for more is asked than idle + releasing. Score: ``extra`` + 1000 if it
     fits in idle (``availability`` 1) + 10000 if ``sharing`` and it has a shared GPU with room + 10 if ``preferred`` +
     0 to 9 by how full it is in resource ``by`` (pack) or 0 to 1 by how empty (spread, of ``devices`` for GPUs); ties go
     by ``rank``. ``out`` receives the node of each pod, ``later`` 1 where it has to wait for what is being released
@@ -72,9 +72,9 @@ def place_run(
             fits_idle = True
             fits = True
             for r in range(total):
-                if request[r] > idle[r, last]:
+                if request[r] > idle[r, last] and request[r] > 0.0:
                     fits_idle = False
-                if request[r] > idle[r, last] + releasing[r, last]:
+                if request[r] > idle[r, last] + releasing[r, last] and request[r] > 0.0:
                     fits = False
                     break
             was_later = later[done - 1]
@@ -98,7 +98,7 @@ def place_run(
                 if candidates[n] == 0 or allowed[n] == 0:
                     continue
                 have = idle[by, n] + releasing[by, n]
-                if request[by] > have:
+                if request[by] > have and request[by] > 0.0:
                     continue
                 bonus = extra[n]
                 if sharing == 1 and room[n] >= 0:
@@ -125,11 +125,14 @@ def place_run(
                 for r in range(total):
                     have = idle[r, n]
                     if request[r] > have:
+                        if request[r] == 0.0:
+                            # Too much of it is in use already, which is nothing to a pod without it.
+                            continue
                         fits_idle = False
                         if request[r] > have + releasing[r, n]:
                             fits = False
                             break
-                    elif releasing[r, n] < 0.0 and request[r] > have + releasing[r, n]:
+                    elif releasing[r, n] < 0.0 and request[r] > 0.0 and request[r] > have + releasing[r, n]:
                         fits = False
                         break
                 if not fits:
@@ -183,6 +186,11 @@ def place_run_slowly(
     later: Ints,
 ) -> int:
     """The twin of ``place_run``: the same, by sorting."""
+    asked = np.flatnonzero(request > 0)
+
+    def fits(among: Floats, n: int) -> bool:
+        return bool((request[asked] <= among[asked, n]).all())
+
     for done in range(count):
         free = idle + releasing
         among = [n for n in range(idle.shape[1]) if candidates[n]]
@@ -191,18 +199,18 @@ def place_run_slowly(
 
         def score(n: int, free: Floats = free, least: float = least, most: float = most) -> float:
             found = float(extra[n]) + (SHARING if sharing and room[n] >= 0 else 0.0)
-            found += AVAILABLE if availability and (request <= idle[:, n]).all() else 0.0
+            found += AVAILABLE if availability and fits(idle, n) else 0.0
             found += PREFERRED if preferred[n] else 0.0
             if strategy == PACK and allocatable[by, n] and most:
                 found += DENSITY if least == most else DENSITY * (1.0 - (float(free[by, n]) - least) / (most - least))
             size = float(devices[n] if by == 2 else allocatable[by, n])
             return found + (float(free[by, n]) / size if strategy == SPREAD and size else 0.0)
 
-        fitting = [n for n in among if allowed[n] and (request <= free[:, n]).all()]
+        fitting = [n for n in among if allowed[n] and fits(free, n)]
         if not fitting:
             return done
         best = min(fitting, key=lambda n: (-score(n), int(rank[n])))
-        waits = bool(only_later) or bool((request > idle[:, best]).any())
+        waits = bool(only_later) or not fits(idle, best)
         if charged:
             for r in rows:
                 if allocatable[r, best]:

@@ -169,7 +169,7 @@ def weigh_shared(
         return -np.inf, need, 0
     fits_idle = 1
     for r in range(request.shape[0]):
-        if r == 2:
+        if r == 2 or request[r] == 0.0:
             continue
         if request[r] > idle[r, n]:
             fits_idle = 0
@@ -353,7 +353,7 @@ def place_shared_slowly(
     free = idle + releasing
     sized = [float(free[GPU_ROW, n]) for n in np.flatnonzero(candidates) if allocatable[GPU_ROW, n]]
     least, most = min(sized, default=0.0), max([0.0, *sized])
-    asked = [r for r in range(len(request)) if r != GPU_ROW]
+    asked = [r for r in range(len(request)) if r != GPU_ROW and request[r] > 0]
     found: list[tuple[float, int, int, int, bool, list[int], int]] = []
     for n in np.flatnonzero(candidates & allowed).tolist():
         size = int(gpu_memory[n])

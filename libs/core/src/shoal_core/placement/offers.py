@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal_core.nodes import Bytes, Floats, is_gpu
+from shoal_core.nodes import Bytes, Floats
 from shoal_core.rows import Shape
+from shoal_model import labels
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
@@ -56,7 +57,7 @@ class Offers:
 
     def rows(self, shape: Shape) -> list[int]:
         """Rows of the shape's extended resources; GPUs always count as GPUs (placement spec 7.2)."""
-        return [self._nodes.resources.number(name) for name, _ in shape.extended if not is_gpu(name)]
+        return [self._nodes.resources.number(name) for name, _ in shape.extended if name != labels.GPU]
 
     def counted(self, shape: Shape, request: Floats) -> Floats:
         """The request without what some nodes offer as devices."""
