@@ -192,7 +192,7 @@ def weigh_shared(
         whole = max(0, int(idle[2, n]) + int(releasing[2, n]))
     if joinable + whole < wanted:
         return -np.inf, need, 0
-    if np.floor(idle[2, n]) + joinable < wanted:
+    if max(0.0, np.floor(idle[2, n])) + joinable < wanted:
         fits_idle = 0
     if pods_row >= 0 and idle[pods_row, n] + releasing[pods_row, n] < 2.0 and (joinable < wanted or device_order == 1):
         return -np.inf, need, 0
@@ -371,7 +371,7 @@ def place_shared_slowly(
             continue
         if pods_row >= 0 and free[pods_row, n] < 2 and (joinable < wanted or device_order == 1):
             continue
-        now = all(request[r] <= idle[r, n] for r in asked) and np.floor(idle[GPU_ROW, n]) + joinable >= wanted
+        now = all(request[r] <= idle[r, n] for r in asked) and max(0, np.floor(idle[GPU_ROW, n])) + joinable >= wanted
         score = float(extra[n]) + (10000.0 if roomy and sharing else 0.0) + (1000.0 if availability and now else 0.0)
         if strategy == 0 and allocatable[GPU_ROW, n] and most:
             score += 9.0 if least == most else 9.0 * (1.0 - (float(free[GPU_ROW, n]) - least) / (most - least))
