@@ -7,7 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from shoal_contracts.state import GpuShare, HostPort, NodeRecord, PodRecord, StateMessage
+from shoal_contracts.state import (
+    Affinity,
+    GpuShare,
+    HostPort,
+    NodeRecord,
+    NodeTerm,
+    PodRecord,
+    Requirement,
+    StateMessage,
+)
 from shoal_core import CycleResult, cycle
 from shoal_testkit.small import node, queue, starts, work, world
 
@@ -224,3 +233,47 @@ def test_a_request_of_memory_of_gpus_says_what_is_missing() -> None:
     started, result = run(sized("n", nvidia=1), *memory(90_000))
     assert not started
     assert "didn't have enough resources: GPU memory" in why(result)
+
+
+def daemon(node: str, *terms: NodeTerm, uid: str = "d", **more: Any) -> PodRecord:
+    """A waiting pod of another scheduler, of a DaemonSet unless other terms are given."""
+    own = NodeTerm(fields=[Requirement(key="metadata.name", operator="In", values=[node])])
+    given = {"scheduler_name": "default-scheduler", "requests": {"cpu": 6000.0}, "phase": "Pending"} | more
+    return PodRecord(namespace="sys", name=uid, uid=uid, affinity=Affinity(node_required=list(terms) or [own]), **given)
+
+
+NAMED = Requirement(key="metadata.name", operator="In", values=["n"])
+ELSE = Requirement(key="metadata.name", operator="In", values=["m"])
+
+
+@pytest.mark.parametrize(
+    ("pod", "counts"),
+    [
+        (daemon("n"), True),
+        (daemon("m"), False),
+        (daemon("n", NodeTerm(fields=[NAMED]), NodeTerm(fields=[NAMED])), True),
+        (daemon("n", NodeTerm(fields=[NAMED]), NodeTerm(fields=[ELSE])), False),
+        (daemon("n", NodeTerm(fields=[NAMED]), NodeTerm()), False),
+        (daemon("n", NodeTerm(expressions=[Requirement(key="a", operator="Exists")])), False),
+        (daemon("n", gated=True), False),
+        (daemon("n", deleted=1.0), False),
+        (daemon("n", phase="Failed"), False),
+        (daemon("n", node="n"), True),
+    ],
+)
+def test_a_pod_that_another_scheduler_can_put_on_one_node_only_counts_there(pod: PodRecord, counts: bool) -> None:
+    started, _ = run(sized("n"), pod, *asks("p", cpu=4000.0))
+    assert started == ({} if counts else {"p-0": "n"})
+
+
+def test_a_daemon_counts_once_when_it_is_bound_and_no_more_when_it_is_gone() -> None:
+    cluster = world(queue("q"), sized("n"), daemon("n"), *asks("p", cpu=2000.0))
+    cluster.apply(daemon("n", node="n"))
+    assert starts(cycle(cluster)) == {"p-0": "n"}
+    cluster.check()
+    cluster.remove("pod", "sys", "d")
+    for record in asks("q", cpu=8000.0):
+        cluster.apply(record)
+    cluster.remove("pod", "ns", "p-0")
+    assert starts(cycle(cluster)) == {"q-0": "n"}
+    cluster.check()

@@ -16,21 +16,10 @@ from shoal_core.room import Room
 from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, rules, set_status
 from shoal_core.settings import Settings
 from shoal_core.shapes import Shapes
-from shoal_core.status import (
-    BINDING,
-    BOUND,
-    COUNTED,
-    FAILED,
-    GATED,
-    GONE,
-    PENDING,
-    RELEASING,
-    RUNNING,
-    STUCK,
-    SUCCEEDED,
-    USED,
-)  # fmt: skip
+from shoal_core.standing import standing
+from shoal_core.status import COUNTED, GONE, PENDING, RELEASING, SUCCEEDED, USED
 from shoal_model import gpu
+from shoal_model.pinned import pinned_node
 from shoal_model.podgroup import preemptible, priority
 
 MOST_DEMANDS = 200_000
@@ -283,7 +272,7 @@ class Cluster(Room):
         self.uid_of[key] = record.uid
         old, barred, refused = self.pods.get(record.uid), False, False
         ours = record.scheduler_name == self.scheduler_name
-        if not ours and not record.node:
+        if not ours and not record.node and not pinned_node(record):
             self._forget(record.uid)
             return
         if old is not None and (
@@ -359,42 +348,9 @@ class Cluster(Room):
         pod.status = status
         self.look_again(job)
 
-    def _standing(self, pod: Pod) -> Place:
-        """What the pod's record and what was decided say of it (policy spec 1.3)."""
-        if found := self.given.get(pod.uid):
-            return found
-        record = pod.record
-        groups = tuple(record.gpu_groups)
-        match record.phase:
-            case "Succeeded":
-                return SUCCEEDED, "", ()
-            case "Failed":
-                return FAILED, "", ()
-            case "Unknown" if not record.node:
-                return GONE, "", ()
-            case "Running" | "Unknown":
-                # Nobody hears of a pod of the second kind, but it may well run: it holds its room, as in Kubernetes.
-                if record.deleted:
-                    late = self.now - record.deleted > self.settings.stuck_after
-                    return STUCK if late else RELEASING, record.node, groups
-                return (RELEASING if pod.uid in self.going else RUNNING), record.node, groups
-            case "Pending":
-                if record.deleted:
-                    return RELEASING, record.node, groups
-                if pod.uid in self.going:
-                    return RELEASING, record.node, groups
-                if record.node:
-                    known = self.assumed.get(pod.uid)
-                    return BOUND, record.node, groups or (known[1] if known and known[0] == record.node else ())
-                if known := self.assumed.get(pod.uid):
-                    return BINDING, known[0], known[1]
-                return (GATED if record.gated else PENDING), "", ()
-            case _:
-                return GONE, record.node, ()
-
     def _settle(self, pod: Pod) -> None:
         """Charge and count the pod as its record and what was decided say."""
-        status, name, groups = self._standing(pod)
+        status, name, groups = self.given.get(pod.uid) or standing(self, pod)
         column = self.nodes.columns.get(name, -1) if USED[status] else -1
         job = pod.job
         if pod.status == status and pod.node == column and pod.node_name == name and pod.groups == groups:

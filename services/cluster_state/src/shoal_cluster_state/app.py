@@ -18,6 +18,7 @@ from shoal_contracts.decision import Header
 from shoal_kube import Bad, Deleted, Denied, Kube, KubeConfig, Put, Recorder, Ref, Reflector, Synced, resources
 from shoal_kube.resources import Resource
 from shoal_model import normalise, objects, storage
+from shoal_model.pinned import pinned_node
 from shoal_service import Common, Context, run, telemetry
 from shoal_service.leader import leading
 
@@ -155,7 +156,7 @@ class Service:
         ours = True
         if isinstance(record, state.PodRecord):
             ours = record.scheduler_name == self._context.config.scheduler_name
-            if not ours and not record.node:
+            if not ours and not record.node and not pinned_node(record):
                 self._picture.drop(subject)
                 return
         cause = f"{told.uid}@{told.version}"
