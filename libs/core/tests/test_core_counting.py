@@ -235,9 +235,9 @@ def test_a_request_of_memory_of_gpus_says_what_is_missing() -> None:
     assert "didn't have enough resources: GPU memory" in why(result)
 
 
-def daemon(node: str, *terms: NodeTerm, uid: str = "d", **more: Any) -> PodRecord:
+def daemon(only: str, *terms: NodeTerm, uid: str = "d", **more: Any) -> PodRecord:
     """A waiting pod of another scheduler, of a DaemonSet unless other terms are given."""
-    own = NodeTerm(fields=[Requirement(key="metadata.name", operator="In", values=[node])])
+    own = NodeTerm(fields=[Requirement(key="metadata.name", operator="In", values=[only])])
     given = {"scheduler_name": "default-scheduler", "requests": {"cpu": 6000.0}, "phase": "Pending"} | more
     return PodRecord(namespace="sys", name=uid, uid=uid, affinity=Affinity(node_required=list(terms) or [own]), **given)
 
