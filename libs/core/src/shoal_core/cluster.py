@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from shoal_contracts import state
 from shoal_core.fairness.shares import share_out, total
@@ -11,6 +10,8 @@ from shoal_core.gang import tree
 from shoal_core.history import History
 from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
+from shoal_core import recount
+from shoal_core.quarantine import Quarantine, attempt
 from shoal_core.queues import Queue, Tree
 from shoal_core.room import Room
 from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, rules, set_status
@@ -70,6 +71,9 @@ class Cluster(Room):
         self.kept_domains: dict[str, object] = {}
         """Kept by placement.topology."""
         self.now = 0.0
+        self.quarantine = Quarantine()
+        self._suspect = False
+        """Something raised in the middle of a change: all is counted anew."""
         self._queue_records: dict[str, state.QueueRecord] = {}
         self.priority_classes: dict[str, state.PriorityClassRecord] = {}
         self._shapes = Shapes(self.nodes, self.claims)
@@ -88,7 +92,18 @@ class Cluster(Room):
     # records
 
     def apply(self, record: state.StateMessage) -> None:
-        """A record that is new or changed."""
+        """A record that is new or changed. One that can't be taken in is put aside, see ``quarantine.refused``."""
+        try:
+            self._apply(record)
+        except Exception as error:  # one odd record must not stop the rest
+            self._suspect = True
+            self.quarantine.refuse(record, error)
+            if isinstance(record, state.PodRecord):
+                attempt(self.quarantine, f"pod {record.namespace}/{record.name}", lambda: self._forget(record.uid))
+        else:
+            self.quarantine.taken(record)
+
+    def _apply(self, record: state.StateMessage) -> None:
         match record:
             case state.PodRecord():
                 self._pod(record)
@@ -127,6 +142,11 @@ class Cluster(Room):
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         """An object that is gone; ``kind`` as in the state plane's subjects."""
+        self.quarantine.removed(kind, namespace, name)
+        if not attempt(self.quarantine, f"{kind} {namespace}/{name}", lambda: self._remove(kind, namespace, name)):
+            self._suspect = True
+
+    def _remove(self, kind: str, namespace: str, name: str) -> None:
         match kind:
             case "pod":
                 if uid := self.uid_of.pop((namespace, name), None):
@@ -141,6 +161,7 @@ class Cluster(Room):
                 self.nodes.remove(name)
             case "group":
                 self.elsewhere.discard((namespace, name))
+                self.quarantine.gone((namespace, name))
                 if job := self.jobs.get((namespace, name)):
                     self._detach(job)
                     job.record, job.queue, job.history = None, None, History()
@@ -430,6 +451,7 @@ class Cluster(Room):
                 self.waiting.pop(key, None)
                 self.doubtful.discard(key)
         del self.pods[uid]
+        self._shapes.release(pod.shape)
         self.disruptions.leave(pod)
         self.uid_of.pop((pod.record.namespace, pod.record.name), None)
         for known in (
@@ -523,6 +545,9 @@ class Cluster(Room):
     def open(self, now: float) -> None:
         """A cycle begins: what depends on the time is brought up to date."""
         self.now = now
+        if self._suspect:
+            self._suspect = False
+            recount.recount(self)
         self.disruptions.pass_time(now)
         for uid in self.deleting:
             self._settle(self.pods[uid])
@@ -553,15 +578,10 @@ class Cluster(Room):
         for column in self.nodes.columns.values():
             self.rebuild_node(column)
 
-    def check(self) -> None:
-        """Recount from the pods; raises AssertionError where a column or roll-up differs. For tests."""
-        self.claims.check()
-        idle, releasing = self.nodes.idle.copy(), self.nodes.releasing.copy()
-        queues = {q.name: (q.allocated, q.fixed, q.pending) for q in self.tree.queues.values()}
-        for column in self.nodes.columns.values():
-            self.rebuild_node(column)
-        np.testing.assert_allclose(idle, self.nodes.idle, atol=1e-6)
-        np.testing.assert_allclose(releasing, self.nodes.releasing, atol=1e-6)
+    def distrust_queues(self) -> None:
+        """What queues count is counted anew when it is next asked for."""
         self._tree = None
-        for queue in self.tree.queues.values():
-            np.testing.assert_allclose(queues[queue.name], (queue.allocated, queue.fixed, queue.pending), atol=1e-6)
+
+    def check(self) -> None:
+        """Raises AssertionError where a column or roll-up differs from what the pods come to. For tests."""
+        recount.check(self)

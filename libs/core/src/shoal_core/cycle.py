@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from shoal_contracts.state import PodRecord
 from shoal_core import reasons
 from shoal_core.actions.allocate import allocate
 from shoal_core.actions.consolidate import Consolidate
@@ -45,7 +46,7 @@ def _same_until(cluster: Cluster, now: float) -> float:
     """Until when a cycle on an unchanged cluster would come to the same."""
     if cluster.deleting or cluster.doubtful or cluster.tried or cluster.disruptions.waits or not cluster.numa.empty:
         return 0.0
-    found = float("inf")
+    found = cluster.quarantine.until(now)
     for key in cluster.waiting:
         until = delayed_until(cluster.jobs[key])
         if until > now:
@@ -79,7 +80,11 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
         tell(action)
     for job in jobs:
         if job.pending:
-            session.result.waiting.append(_why(session, job, tried))
+            try:
+                session.result.waiting.append(_why(session, job, tried))
+            except Exception as error:  # one odd group must not stop the rest
+                session.abandon(job, error)
+                session.result.waiting.append(_waits(job, *cluster.quarantine.reason(job)))
     for key in sorted(cluster.misplaced - cluster.elsewhere):
         job = cluster.jobs[key]
         wrong = _wrong(session, job)
@@ -88,6 +93,10 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
                 text = f"pod {pod.record.name} names subgroup {pod.record.subgroup!r}, which {job.name} lacks"
                 code, text = wrong or ("InvalidPod", text)
                 session.result.waiting.append(Waiting(*key, job.record.queue if job.record else "", code, text, (uid,)))
+    for (kind, namespace, name), (record, text) in sorted(cluster.quarantine.refused.items()):
+        if kind == "pod" and isinstance(record, PodRecord) and record.scheduler_name == cluster.scheduler_name:
+            told = f"pod {name} can't be taken in by the scheduler ({text}): please report this"
+            session.result.waiting.append(Waiting(namespace, record.group, "", "InvalidPod", told, (record.uid,)))
     for queue in cluster.tree.queues.values():
         session.result.queues.append(QueueShare(queue.name, queue.share, queue.allocated, queue.request))
 
@@ -112,21 +121,31 @@ def _jobs(session: Session) -> list[Job]:
         job = session.cluster.jobs[key]
         if key in elsewhere:
             continue
-        if (wrong := _wrong(session, job)) is not None:
-            record = job.record
-            session.result.waiting.append(Waiting(*key, record.queue if record else "", *wrong, reasons.waiting_uids(job)))
-        elif job.ready:
-            if job.chunk(True, session.least_memory)[0]:
-                found.append(job)
-            else:
-                assert job.record is not None
-                session.result.waiting.append(Waiting(*key, job.record.queue, *reasons.held(job), reasons.waiting_uids(job)))
+        try:
+            why = _not_now(session, job)
+        except Exception as error:  # one odd group must not stop the rest
+            session.abandon(job, error)
+            why = session.cluster.quarantine.reason(job)
+        if why is None:
+            found.append(job)
         else:
-            assert job.record is not None
-            session.result.waiting.append(
-                Waiting(*key, job.record.queue, "NotEnoughPods", reasons.not_ready(job), reasons.waiting_uids(job))
-            )
+            session.result.waiting.append(_waits(job, *why))
     return found
+
+
+def _waits(job: Job, code: str, text: str) -> Waiting:
+    return Waiting(*job.key, job.record.queue if job.record else "", code, text, reasons.waiting_uids(job))
+
+
+def _not_now(session: Session, job: Job) -> tuple[str, str] | None:
+    """What keeps a group from being placed in this cycle, whatever room there is: (code, message)."""
+    if session.cluster.quarantine.holds(job, session.now):
+        return session.cluster.quarantine.reason(job)
+    if (wrong := _wrong(session, job)) is not None:
+        return wrong
+    if not job.ready:
+        return "NotEnoughPods", reasons.not_ready(job)
+    return None if job.chunk(True, session.least_memory)[0] else reasons.held(job)
 
 
 def _wrong(session: Session, job: Job) -> tuple[str, str] | None:
@@ -159,6 +178,8 @@ def _why(session: Session, job: Job, tried: bool) -> Waiting:
         details = found.details | ({"budgets": dict(hindered.budgets)} if hindered.budgets else {})
         failure = Failure(found.code, f"{found.message}; {hindered.message}", details)
     uids = reasons.waiting_uids(job)
+    if session.cluster.quarantine.holds(job, session.now):
+        return _waits(job, *session.cluster.quarantine.reason(job))
     until = delayed_until(job)
     if until > session.now:
         text = f"may take no room from others until {reasons.clock(until)} (spec.preemptionDelay)"

@@ -117,7 +117,8 @@ class Nodes:
         self._largest: Floats = np.zeros(0)
         self._memories = (0.0, 0.0)
         self._allowed: dict[int, tuple[int, Bytes]] = {}
-        self._verdicts: dict[tuple[int, int], bool] = {}
+        self._verdicts: dict[int, dict[int, bool]] = {}
+        """Shape -> profile of nodes -> whether such pods may use them."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -380,17 +381,22 @@ class Nodes:
             else:
                 profiles, samples = self._grouped()
                 table = np.zeros(len(self._profiles) + 1, np.uint8)
+                known = self._verdicts.setdefault(shape.number, {})
                 for number, record in samples.items():
-                    key = (shape.number, number)
-                    found = self._verdicts.get(key)
+                    found = known.get(number)
                     if found is None:
-                        found = self._verdicts[key] = verdict(record)
+                        found = known[number] = verdict(record)
                     table[number] = found
                 # Columns without a node have -1, the last entry.
                 mask[: profiles.shape[0]] = table[profiles]
             mask &= self.open_to(pod) & self._device_kind(shape)
             kept = self._allowed[shape.number] = (self.version, mask)
         return kept[1]
+
+    def forget_shape(self, number: int) -> None:
+        """No pod has the shape any more."""
+        self._allowed.pop(number, None)
+        self._verdicts.pop(number, None)
 
     def open_to(self, pod: PodRecord) -> Bytes:
         """Nodes on which such pods may be placed at all: (nodes,), those that are cordoned for pods that tolerate it."""
@@ -399,6 +405,8 @@ class Nodes:
     def _grouped(self) -> tuple[Ints, dict[int, NodeRecord]]:
         """(profile of each column, one node of each profile)."""
         if self._grouped_at != self.version:
+            if len(self._profiles) > 2 * len(self.columns) + 64:
+                self._number_profiles()
             pairs = zip(self._profile_of, self.records, strict=True)
             self._samples = {number: record for number, record in pairs if record is not None}
             self._columns_profiles = np.array(self._profile_of, np.int64)
@@ -413,6 +421,12 @@ class Nodes:
         profiles, samples = self._grouped()
         numbers, counts = np.unique(profiles[columns[: profiles.shape[0]]], return_counts=True)
         yield from ((samples[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True) if n in samples)
+
+    def _number_profiles(self) -> None:
+        """Labels of nodes changed so often that most profiles are those of no node: number them anew."""
+        old, self._profiles = self._profiles.values, Interner()
+        self._profile_of = [self._profiles.number(old[number]) if number >= 0 else -1 for number in self._profile_of]
+        self._verdicts.clear()
 
     def _device_kind(self, shape: Shape) -> Bytes:
         """Nodes whose kind of GPU suits the request (placement spec 2.4, steps 2 and 3)."""

@@ -13,7 +13,7 @@ from shoal_core.nodes import Saved
 from shoal_core.placement.census import Census
 from shoal_core.placement.claim import Token
 from shoal_core.results import CycleResult, Eviction, Gang, Hindrance, Placed
-from shoal_core.rows import NOTHING, Key, Pod, Vector, set_status
+from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
@@ -92,6 +92,8 @@ class Session:
         """Pods whose deletion was decided in this session."""
         self._twice: list[tuple[Pod, Vector]] = []
         """What queues count twice until the session ends."""
+        self._broken = False
+        """Something raised: nodes and queues are counted anew when the cycle ends."""
         self.units = 0
         self.why: dict[tuple[str, str], Any] = {}
         """Why a group could not be placed in this cycle."""
@@ -290,6 +292,35 @@ class Session:
             else:
                 self._undo_restore(change)
 
+    def abandon(self, job: Job, error: Exception) -> None:
+        """The evaluation of the job raised: what it did since the last commit is undone, and it is put aside.
+
+        Whatever was half done is counted anew when the cycle ends.
+        """
+        cluster = self.cluster
+        left = list(self.log)
+        try:
+            self.rollback(0)
+        except Exception as second:
+            cluster.quarantine.failed(f"group {job.key[0]}/{job.key[1]}", second)
+            for change in reversed(left):
+                pod = change.pod
+                pod.node, pod.groups, pod.accepted, pod.zones, pod.away = (
+                    change.node, change.groups, change.accepted, change.zones, change.away,
+                )  # fmt: skip
+                set_status(pod, change.status)
+                pod.virtual = change.virtual
+            self.log.clear()
+        for pod in job.pods.values():
+            if pod.status == PENDING:
+                # A step of it may have stopped half-way.
+                pod.node, pod.groups, pod.accepted, pod.zones, pod.away, pod.virtual = -1, (), NOTHING, (), (), False
+                self.placed.pop(pod.uid, None)
+        self.spreading.clear()
+        self.why.pop(job.key, None)
+        self._broken = True
+        cluster.quarantine.put(job, self.now, error)
+
     def _undo_restore(self, change: Change) -> None:
         pod = change.pod
         if change.slots is None:
@@ -451,6 +482,9 @@ class Session:
             pod.away = ()
             pod.virtual = False
             self._note(pod)
+        if self._broken:
+            shared.update(cluster.nodes.columns.values())
+            cluster.distrust_queues()
         void = self._take_back(shared)
         for column in shared:
             cluster.rebuild_node(column)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from shoal_contracts.state import PodRecord
+from shoal_contracts.state import PodRecord, PodTerm, Selector, SpreadConstraint
 from shoal_core.nodes import Nodes
 from shoal_core.placement.claims import Claims
 from shoal_core.rows import MIG, Shape, mig_gpus
@@ -12,35 +14,59 @@ from shoal_core.vocabulary import GPU
 from shoal_model import labels
 
 
+def _seen_labels(record: PodRecord) -> list[tuple[str, str]]:
+    """The pod's labels that its own terms and constraints look at: of equal pods the others differ without effect."""
+    affinity, found = record.affinity, set[str]()
+    terms: Iterable[PodTerm | SpreadConstraint] = record.spread
+    if affinity is not None:
+        terms = (
+            *affinity.pod_required, *affinity.pod_preferred, *affinity.anti_required, *affinity.anti_preferred, *terms,
+        )  # fmt: skip
+    for term in terms:
+        found.update(_keys(term.selector), term.match_label_keys)
+        if isinstance(term, PodTerm):
+            found.update(term.mismatch_label_keys)
+    return sorted((key, record.labels[key]) for key in found if key in record.labels)
+
+
+def _keys(selector: Selector | None) -> Iterable[str]:
+    return (r.key for r in selector.requirements) if selector is not None else ()
+
+
 class Shapes:
-    """Kept for as long as the cluster; ``renew`` tells them what device classes offer."""
+    """Each is kept as long as a pod has it; ``renew`` tells them what device classes offer."""
 
     def __init__(self, nodes: Nodes, claims: Claims) -> None:
         self._nodes, self._claims = nodes, claims
         self._shapes: dict[bytes, Shape] = {}
+        self._pods: dict[int, tuple[bytes, int]] = {}
+        """Number of a shape -> its key, and how many pods have it."""
+        self._next = 0
         self._version = 0
         """The version of the extended resources that shapes know of."""
 
     def of(self, record: PodRecord) -> Shape:
-        """The pod's shape."""
+        """The shape of a pod that comes; ``release`` it when the pod goes."""
         gpus = self._claims.gpu_count(record) if record.claims else 0.0
         mig = sorted(k for k in record.annotations if k.startswith(labels.MIG_PREFIX))
         key = msgspec.json.encode(
             (
                 sorted(record.requests.items()), sorted(record.node_selector.items()), record.affinity, record.tolerations,
                 record.host_ports, record.claims, record.share, bool(record.volumes), mig, gpus,
-                (record.namespace, sorted(record.labels.items()), record.spread) if record.affinity or record.spread else None,
+                (record.namespace, _seen_labels(record), record.spread) if record.affinity or record.spread else None,
             )
         )  # fmt: skip
         found = self._shapes.get(key)
         if found is None:
             request = self._nodes.vector(record.requests)
             quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
-            found = self._shapes[key] = Shape(len(self._shapes), record, request, quota, gpus)
+            found = self._shapes[key] = Shape(self._next, record, request, quota, gpus)
+            self._next += 1
             if self._nodes.nvidia >= 0:
                 self._split(found)
             if extended := self._claims.extended.of(record.requests):
                 found.offer(extended)
+        self._pods[found.number] = (key, self._pods.get(found.number, (key, 0))[1] + 1)
         return found
 
     def split_gpus(self) -> None:
@@ -54,6 +80,15 @@ class Shapes:
         if shape.kind == MIG:
             request[self._nodes.nvidia] = 0.0
         shape.ask(request, self._nodes.nvidia)
+
+    def release(self, shape: Shape) -> None:
+        """A pod that had it is gone; with the last one all that is kept of the shape goes. Numbers are not used again."""
+        key, pods = self._pods.pop(shape.number)
+        if pods > 1:
+            self._pods[shape.number] = (key, pods - 1)
+            return
+        del self._shapes[key]
+        self._nodes.forget_shape(shape.number)
 
     def renew(self) -> bool:
         """Whether device classes offer other resources than when this was last asked; then all shapes know."""

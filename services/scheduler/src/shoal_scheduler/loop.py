@@ -328,6 +328,7 @@ class Loop:
         now = self._context.clock.now()
         self._journal.begins(self._cycle, now)
         result = await asyncio.get_running_loop().run_in_executor(self._worker, lambda: cycle(self._cluster, now=now))
+        self._tell_odd()
         self._journal.ended(self._cycle, result)
         self._cycle += 1
         metrics.CYCLES.inc()
@@ -351,7 +352,10 @@ class Loop:
                 case Outcome():
                     self._outcome(found, now)
                 case News():
-                    self._news(found)
+                    try:
+                        self._news(found)
+                    except Exception as error:  # one odd record must not stop the rest
+                        self._cluster.quarantine.failed("/".join((found.kind, *found.names)), error)
                 case ("touched", decision, node):
                     metrics.GIVEN_UP.inc()
                     self._do(self._ledger.touched(decision, node, now))
@@ -360,6 +364,7 @@ class Loop:
         for record in self._reservations.changes(self._context.clock.now()):
             self._journal.remove("pod", record.namespace, record.name)
             self._journal.apply(record)
+        self._tell_odd()
         return self._cluster.changes != before
 
     def _outcome(self, found: Outcome, now: float) -> None:
@@ -369,6 +374,14 @@ class Loop:
             # A binder's word that can't be true changes nothing: the decision expires, and its pod is looked at.
             UNEXPECTED.labels("scheduler.outcome").inc()
             self._context.log.error("impossible outcome", pod=found.pod, binder=found.binder, error=str(error))
+
+    def _tell_odd(self) -> None:
+        """Log and count what raised in the core and was put aside there."""
+        errors = self._cluster.quarantine.errors
+        for what, error in errors:
+            metrics.PUT_ASIDE.inc()
+            self._context.log.error("put aside after an error", what=what, error=repr(error), exc_info=error)
+        errors.clear()
 
     def _news(self, news: News) -> None:
         match news.record:

@@ -15,3 +15,4 @@ BOUND_SECONDS = Histogram(
 )
 EPOCH = Gauge("shoal_epoch", "Epoch of this leader")
 LOG_DROPPED = Counter("shoal_log_steps_dropped", "Steps that the log lacks because the bus did not take them in time")
+PUT_ASIDE = Counter("shoal_objects_put_aside", "Times that an odd group or record raised in the core and was put aside")

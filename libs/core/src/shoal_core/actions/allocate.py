@@ -25,27 +25,39 @@ def allocate(session: Session, walk: Walk, jobs: list[Job]) -> list[Job]:
     while (job := order.pop()) is not None:
         if (job := singles.take(order, job)) is None:
             break
-        tasks = job.chunk(True, least)[0]
-        started = job.counted > 0
-        if not walk.place(job, tasks, session.everywhere, later=False):
-            failure, tasks = walk.failure, _otherwise(session, walk, job, tasks)
-            if not tasks:
-                if job.pending:
-                    failed.append(job)
-                    session.why[job.key] = failure
-                continue
-        postponed = _postpone(session, job, tasks)
-        decided = session.commit_places()
-        if decided:
-            record = job.record
-            assert record is not None
-            starts = not started and not postponed
-            session.result.gangs.append(Gang(*job.key, record.queue, decided, starts))
-            if starts:
-                job.history.started = session.now
-        if job.pending:
+        try:
+            found = _start(session, walk, job, least)
+        except Exception as error:  # one odd group must not stop the rest
+            session.abandon(job, error)
+            continue
+        if found is None:
+            failed.append(job)
+        elif found and job.pending:
             order.push(job)
     return failed
+
+
+def _start(session: Session, walk: Walk, job: Job, least: float) -> bool | None:
+    """Whether the next pods of the job have a place; None: there is none for them."""
+    tasks = job.chunk(True, least)[0]
+    started = job.counted > 0
+    if not walk.place(job, tasks, session.everywhere, later=False):
+        failure, tasks = walk.failure, _otherwise(session, walk, job, tasks)
+        if not tasks:
+            if job.pending:
+                session.why[job.key] = failure
+                return None
+            return False
+    postponed = _postpone(session, job, tasks)
+    decided = session.commit_places()
+    if decided:
+        record = job.record
+        assert record is not None
+        starts = not started and not postponed
+        session.result.gangs.append(Gang(*job.key, record.queue, decided, starts))
+        if starts:
+            job.history.started = session.now
+    return True
 
 
 def _otherwise(session: Session, walk: Walk, job: Job, tasks: list[Pod]) -> list[Pod]:

@@ -111,10 +111,16 @@ class Evicting:
                 # The next cycle goes on with those that had no turn.
                 session.cluster.tried[self.name] = tried | failed
                 return
-            self._attempt(job, _bounds(budgets, left))
+            try:
+                self._attempt(job, _bounds(budgets, left))
+            except Exception as error:  # one odd group must not stop the rest
+                session.abandon(job, error)
+                self._tapes.clear()
             failed.add(job.key)
 
     def _loaded(self, job: Job) -> bool:
+        if self.session.cluster.quarantine.holds(job, self.session.now):
+            return False
         if not job.pending or not job.ready or (self.only_preemptible and not job.preemptible):
             return False
         return delayed_until(job) <= self.session.now

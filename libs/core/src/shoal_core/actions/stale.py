@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal_contracts.state import GroupRecord
 from shoal_core.gang import DEFAULT
 from shoal_core.history import stale, whole
 from shoal_core.reasons import clock
@@ -26,43 +27,50 @@ def grace_of(job: Job, settings: Settings) -> float:
 
 def evict_stale(session: Session) -> None:
     """Mark gangs that lost members, clear those that are whole, evict those whose grace is over."""
-    cluster, guard, most = session.cluster, guard_of(session), session.settings.evictions_per_cycle
+    cluster = session.cluster
     for key in sorted(cluster.doubtful):
         job = cluster.jobs.get(key)
-        if job is None or job.record is None:
+        if job is None or job.record is None or cluster.quarantine.holds(job, session.now):
             continue
-        record = job.record
-        if not is_stale(job):
-            # A member that is only decided may be refused yet: until the API shows it, the grace runs on.
-            if cluster.assumed.keys().isdisjoint(job.pods):
-                whole(job)
-                if record.stale_since:
-                    session.result.stale.append(Staleness(*key, 0.0))
-                cluster.look_again(job)
-            continue
-        since = stale(job, session.now, older=session.settings.kai_0_17)
-        if int(since) != int(record.stale_since):
-            session.result.stale.append(Staleness(*key, since))
-        grace = grace_of(job, session.settings)
-        if grace < 0 or session.now - since < grace:
-            continue
-        pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
-        if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
-            # It goes whole, once its budgets allow it.
-            continue
-        short = ", ".join(
-            f"{'' if x.name == DEFAULT else f'subgroup {x.name}: '}{x.used} of {x.minimum} left"
-            for x in job.leaf_list
-            if x.used < x.minimum
-        )
-        evictions: dict[str, Eviction] = {}
-        for pod in pods:
-            session.evict(pod)
-            text = f"pod {pod.record.name} is evicted because its gang lost members: {short} since {clock(since)}"
-            evictions[pod.uid] = Eviction(
-                pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
-                size=len(pods), ignored=ignored(session, pod), details={"rule": STALE},
-            )  # fmt: skip
-        session.commit_victims(evictions)
-        if guard is not None:
-            guard.forget()
+        try:
+            _look(session, job, job.record)
+        except Exception as error:  # one odd group must not stop the rest
+            session.abandon(job, error)
+
+
+def _look(session: Session, job: Job, record: GroupRecord) -> None:
+    cluster, guard, most, key = session.cluster, guard_of(session), session.settings.evictions_per_cycle, job.key
+    if not is_stale(job):
+        # A member that is only decided may be refused yet: until the API shows it, the grace runs on.
+        if cluster.assumed.keys().isdisjoint(job.pods):
+            whole(job)
+            if record.stale_since:
+                session.result.stale.append(Staleness(*key, 0.0))
+            cluster.look_again(job)
+        return
+    since = stale(job, session.now, older=session.settings.kai_0_17)
+    if int(since) != int(record.stale_since):
+        session.result.stale.append(Staleness(*key, since))
+    grace = grace_of(job, session.settings)
+    if grace < 0 or session.now - since < grace:
+        return
+    pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
+    if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
+        # It goes whole, once its budgets allow it.
+        return
+    short = ", ".join(
+        f"{'' if x.name == DEFAULT else f'subgroup {x.name}: '}{x.used} of {x.minimum} left"
+        for x in job.leaf_list
+        if x.used < x.minimum
+    )
+    evictions: dict[str, Eviction] = {}
+    for pod in pods:
+        session.evict(pod)
+        text = f"pod {pod.record.name} is evicted because its gang lost members: {short} since {clock(since)}"
+        evictions[pod.uid] = Eviction(
+            pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
+            size=len(pods), ignored=ignored(session, pod), details={"rule": STALE},
+        )  # fmt: skip
+    session.commit_victims(evictions)
+    if guard is not None:
+        guard.forget()
