@@ -5,15 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from shoal_contracts import state
+from shoal_core import recount
 from shoal_core.fairness.shares import share_out, total
 from shoal_core.gang import tree
 from shoal_core.history import History
+from shoal_core.intake import Intake
 from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
-from shoal_core import recount
-from shoal_core.quarantine import Quarantine, attempt
 from shoal_core.queues import Queue, Tree
-from shoal_core.room import Room
 from shoal_core.rows import NOTHING, Job, Key, Place, Pod, Vector, rules, set_status
 from shoal_core.settings import Settings
 from shoal_core.shapes import Shapes
@@ -27,7 +26,7 @@ MOST_DEMANDS = 200_000
 """Kinds of demands that are remembered: pods that are long gone had some."""
 
 
-class Cluster(Room):
+class Cluster(Intake):
     """Everything that decisions depend on. Not thread-safe: one thread owns it.
 
     ``apply`` and ``remove`` take records as they come; ``assume`` and ``assume_gone`` count a decision that the API does
@@ -71,9 +70,6 @@ class Cluster(Room):
         self.kept_domains: dict[str, object] = {}
         """Kept by placement.topology."""
         self.now = 0.0
-        self.quarantine = Quarantine()
-        self._suspect = False
-        """Something raised in the middle of a change: all is counted anew."""
         self._queue_records: dict[str, state.QueueRecord] = {}
         self.priority_classes: dict[str, state.PriorityClassRecord] = {}
         self._shapes = Shapes(self.nodes, self.claims)
@@ -90,18 +86,6 @@ class Cluster(Room):
         return self.settings.scheduler_name
 
     # records
-
-    def apply(self, record: state.StateMessage) -> None:
-        """A record that is new or changed. One that can't be taken in is put aside, see ``quarantine.refused``."""
-        try:
-            self._apply(record)
-        except Exception as error:  # one odd record must not stop the rest
-            self._suspect = True
-            self.quarantine.refuse(record, error)
-            if isinstance(record, state.PodRecord):
-                attempt(self.quarantine, f"pod {record.namespace}/{record.name}", lambda: self._forget(record.uid))
-        else:
-            self.quarantine.taken(record)
 
     def _apply(self, record: state.StateMessage) -> None:
         match record:
@@ -139,12 +123,6 @@ class Cluster(Room):
             case _:
                 return
         self.changes += 1
-
-    def remove(self, kind: str, namespace: str, name: str) -> None:
-        """An object that is gone; ``kind`` as in the state plane's subjects."""
-        self.quarantine.removed(kind, namespace, name)
-        if not attempt(self.quarantine, f"{kind} {namespace}/{name}", lambda: self._remove(kind, namespace, name)):
-            self._suspect = True
 
     def _remove(self, kind: str, namespace: str, name: str) -> None:
         match kind:
@@ -545,8 +523,8 @@ class Cluster(Room):
     def open(self, now: float) -> None:
         """A cycle begins: what depends on the time is brought up to date."""
         self.now = now
-        if self._suspect:
-            self._suspect = False
+        if self.suspect:
+            self.suspect = False
             recount.recount(self)
         self.disruptions.pass_time(now)
         for uid in self.deleting:
