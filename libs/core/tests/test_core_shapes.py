@@ -47,7 +47,7 @@ def test_days_of_jobs_leave_nothing_behind() -> None:
 
 
 def test_labels_that_no_term_of_the_pod_looks_at_make_no_shape() -> None:
-    c = world(queue("q"), node("n", 8))
+    c = world(queue("q"), node("n", 8, labels={"kubernetes.io/hostname": "n"}))
     for i in range(3):
         for record in work(f"a{i}", pod=preferring(**{"controller-uid": str(i), "pod-index": str(i)})):
             c.apply(record)
@@ -58,7 +58,7 @@ def test_labels_that_no_term_of_the_pod_looks_at_make_no_shape() -> None:
 
 
 def test_labels_that_a_term_of_the_pod_looks_at_do() -> None:
-    c = world(queue("q"), node("n", 8))
+    c = world(queue("q"), node("n", 8, labels={"kubernetes.io/hostname": "n"}))
     for name, app in (("a", "x"), ("b", "y"), ("c", "y")):
         for record in work(name, pod=apart("app", app=app)):
             c.apply(record)
