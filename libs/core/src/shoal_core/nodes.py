@@ -424,7 +424,8 @@ class Nodes:
 
     def _number_profiles(self) -> None:
         """Labels of nodes changed so often that most profiles are those of no node: number them anew."""
-        old, self._profiles = self._profiles.values, Interner()
+        old = self._profiles.values
+        self._profiles = Interner[tuple[object, ...]]()
         self._profile_of = [self._profiles.number(old[number]) if number >= 0 else -1 for number in self._profile_of]
         self._verdicts.clear()
 
