@@ -111,6 +111,11 @@ class Quarantine:
         """Something else about an object raised."""
         self._tell(what, error)
 
+    def new_errors(self) -> list[tuple[str, Exception]]:
+        """What was raised since this was last asked."""
+        found, self.errors = self.errors, []
+        return found
+
     def _tell(self, what: str, error: Exception) -> None:
         self.errors.append((what, error))
         del self.errors[:-MOST_ERRORS]

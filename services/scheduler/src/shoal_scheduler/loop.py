@@ -377,11 +377,9 @@ class Loop:
 
     def _tell_odd(self) -> None:
         """Log and count what raised in the core and was put aside there."""
-        errors = self._cluster.quarantine.errors
-        for what, error in errors:
+        for what, error in self._cluster.quarantine.new_errors():
             metrics.PUT_ASIDE.inc()
             self._context.log.error("put aside after an error", what=what, error=repr(error), exc_info=error)
-        errors.clear()
 
     def _news(self, news: News) -> None:
         match news.record:
