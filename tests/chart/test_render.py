@@ -301,3 +301,13 @@ def test_metrics_of_dashboard_and_alerts_exist() -> None:
     assert used <= known
     names = {r["alert"] for g in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for r in g["rules"]}
     assert len(names) >= 5
+    for service in (
+        "Scheduler",
+        "ClusterState",
+        "Binder",
+        "PodGrouper",
+        "QueueController",
+        "GpuReservation",
+        "ShardController",
+    ):
+        assert f"Shoal{service}Gone" in names, "somebody is told when a service is gone"

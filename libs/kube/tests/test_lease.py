@@ -65,8 +65,8 @@ def leases() -> Leases:
 
 
 class Candidate:
-    def __init__(self, leases: Leases, name: str) -> None:
-        self.election = Election(leases, "ns", "l", name, LoopClock())  # type: ignore[arg-type]
+    def __init__(self, leases: Leases, name: str, duration: float = 6.0) -> None:
+        self.election = Election(leases, "ns", "l", name, LoopClock(), duration)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.election.run())
 
     async def end(self) -> None:
@@ -153,3 +153,27 @@ async def test_the_epoch_only_grows_and_only_its_holder_raises_it(leases: Leases
         assert await second.election.raise_epoch(0) == 43
         assert leases.stored is not None
         assert leases.stored["metadata"]["annotations"][labels.EPOCH] == "43"
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(2.0, 6.0), (6.0, 2.0), (2.0, 2.5)])
+async def test_a_follower_waits_as_long_as_the_holders_lease_lasts(leases: Leases, mine: float, theirs: float) -> None:
+    holder, follower = Candidate(leases, "holder", theirs), Candidate(leases, "follower", mine)
+    await holder.election.leading.wait()
+    await asyncio.sleep(10)
+    assert not follower.election.leading.is_set()
+    await holder.end()
+    began = asyncio.get_running_loop().time()
+    await follower.election.leading.wait()
+    waited = asyncio.get_running_loop().time() - began
+    assert theirs - holder.election.renew_every <= waited <= theirs + 2 * max(mine, theirs)
+    await follower.end()
+
+
+async def test_the_loss_of_a_lease_is_logged_with_its_reason(leases: Leases, caplog: pytest.LogCaptureFixture) -> None:
+    first = Candidate(leases, "first")
+    await first.election.leading.wait()
+    leases.down = True
+    await first.task
+    (line,) = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
+    assert "not renewed for" in line
+    assert "ConnectionRefused" in line

@@ -47,7 +47,7 @@ class Served:
         try:
             await self._subscription.unsubscribe()
         except (nats.errors.Error, OSError) as error:
-            log.info("not unsubscribed: %s", error or type(error).__name__)
+            log.info("not unsubscribed: %s", str(error) or type(error).__name__)
 
 
 class Bus:
@@ -176,7 +176,7 @@ class Bus:
         try:
             return (await self._connection.nc.request(subject, publish.body(message), timeout=timeout)).data
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{subject}: {str(error) or type(error).__name__}") from error
 
     async def serve(
         self,
@@ -198,7 +198,7 @@ class Bus:
                 if message.reply:
                     await message.respond(publish.body(await handler(message.data)))
             except (BusError, nats.errors.Error, OSError) as error:
-                log.info("no answer on %s: %s", subject, error or type(error).__name__)
+                log.info("no answer on %s: %s", subject, str(error) or type(error).__name__)
 
         async def answer_beside(message: Msg) -> None:
             await gate.acquire()
@@ -208,13 +208,13 @@ class Bus:
         try:
             found = await self._connection.nc.subscribe(subject, queue=queue, cb=answer_beside if tasks else answer)
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{subject}: {str(error) or type(error).__name__}") from error
         served = Served(found)
         try:
             await self._connection.nc.flush()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await served.stop()
-            raise Unavailable(f"{subject}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{subject}: {str(error) or type(error).__name__}") from error
         except asyncio.CancelledError:
             await served.stop()
             raise

@@ -107,7 +107,7 @@ class Connection:
 
     async def _error(self, error: Exception) -> None:
         self._last = error
-        log.warning("bus: %s", error or type(error).__name__)
+        log.warning("bus: %s", str(error) or type(error).__name__)
 
     async def open(self) -> None:
         """Connect. Raises Unavailable when no server answers within ``connect_timeout``, OSError for a missing CA file."""

@@ -68,7 +68,7 @@ async def ensure_stream(connection: Connection, stream: Stream) -> None:
     except js_errors.APIError as error:
         raise Unavailable(f"stream {stream.name}: {error.description}") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Unavailable(f"stream {stream.name}: {error or type(error).__name__}") from error
+        raise Unavailable(f"stream {stream.name}: {str(error) or type(error).__name__}") from error
 
 
 async def ensure_consumer(connection: Connection, consumer: Consumer) -> None:
@@ -78,4 +78,4 @@ async def ensure_consumer(connection: Connection, consumer: Consumer) -> None:
     except js_errors.APIError as error:
         raise Unavailable(f"consumer {consumer.name}: {error.description}") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Unavailable(f"consumer {consumer.name}: {error or type(error).__name__}") from error
+        raise Unavailable(f"consumer {consumer.name}: {str(error) or type(error).__name__}") from error

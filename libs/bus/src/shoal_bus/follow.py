@@ -129,7 +129,7 @@ async def follow(
                         yield gone
                     yield Change("", None, place.last, {}, True, created)
         except (Reset, nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
-            log.info("follower of %s: %s; again in %.2f s", stream, error or type(error).__name__, wait)
+            log.info("follower of %s: %s; again in %.2f s", stream, str(error) or type(error).__name__, wait)
             await asyncio.sleep(wait)
             wait = min(1.0, wait * 2)
 

@@ -140,6 +140,6 @@ async def commit(connection: Connection, items: Sequence[Item], batch_id: str) -
         raise Unavailable(f"no stream takes {items[0].subject}") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
         if committing:
-            raise Unknown(f"batch {batch_id}: {error or type(error).__name__}") from error
+            raise Unknown(f"batch {batch_id}: {str(error) or type(error).__name__}") from error
         raise Unavailable(str(error) or type(error).__name__) from error
     raise AssertionError("the last message returns or raises")

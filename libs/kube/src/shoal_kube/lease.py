@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,6 +54,8 @@ class Election:
         self.lost = asyncio.Event()
         """Set when a leader has lost the Lease."""
         self._seen: tuple[str, float] = ("", 0.0)
+        self._theirs = duration
+        """How long the Lease of the other lasts, as it states."""
         self._renewed = 0.0
         self._mine: tuple[str, int] | None = None
         """(resourceVersion, transitions) of the Lease as we wrote it last."""
@@ -77,7 +80,7 @@ class Election:
             "metadata": metadata,
             "spec": {
                 "holderIdentity": self.identity,
-                "leaseDurationSeconds": max(1, round(self.duration)),
+                "leaseDurationSeconds": max(1, math.ceil(self.duration)),
                 "renewTime": now,
                 "leaseTransitions": transitions,
             },
@@ -101,7 +104,8 @@ class Election:
             holder, version = lease.spec.holder_identity, lease.metadata.resource_version
             if self._seen[0] != version:
                 self._seen = (version, began)
-            if holder not in ("", self.identity) and began - self._seen[1] < self.duration:
+            self._theirs = lease.spec.lease_duration_seconds if lease.spec.lease_duration_seconds > 0 else self.duration
+            if holder not in ("", self.identity) and began - self._seen[1] < self._theirs:
                 return False
             transitions = lease.spec.lease_transitions + (holder != self.identity)
             self._note(await self._patch(self._body(transitions, version)), began)
@@ -121,15 +125,20 @@ class Election:
         """Stand for election until cancelled; returns (with ``lost`` set) when the Lease was lost."""
         try:
             while True:
+                why = ""
                 try:
                     async with asyncio.timeout(self.duration / 2):
                         ours = await self._try()
                 except (KubeError, TimeoutError) as error:
-                    log.info("lease %s: %s", self._name, error or type(error).__name__)
+                    why = str(error) or type(error).__name__
+                    log.info("lease %s: %s", self._name, why)
                     ours = isinstance(error, Conflict) is False and self.leading.is_set()
                 if self.leading.is_set():
                     if not ours or self._clock.monotonic() - self._renewed > self.duration * 0.7:
-                        log.warning("lease %s is lost", self._name)
+                        silence = self._clock.monotonic() - self._renewed
+                        log.warning(
+                            "lease %s is lost, not renewed for %.1f s: %s", self._name, silence, why or "somebody holds it"
+                        )
                         return
                 elif ours:
                     log.info("lease %s is ours", self._name)
@@ -145,7 +154,7 @@ class Election:
         right when the Lease that it saw runs out."""
         if self.leading.is_set():
             return self.renew_every
-        left, often = self._seen[1] + self.duration - self._clock.monotonic(), self.renew_every / 2
+        left, often = self._seen[1] + self._theirs - self._clock.monotonic(), self.renew_every / 2
         return min(often, left + 0.005) if left > 0 else often
 
     def valid(self) -> bool:

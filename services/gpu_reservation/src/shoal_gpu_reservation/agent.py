@@ -141,7 +141,7 @@ def main() -> int:
             uuid = device(nvml, os.environ)
             api.annotate(metadata["uid"], DEVICE, uuid)
     except (CantTell, OSError, KeyError, ValueError) as error:
-        print(f"reservation: {error or type(error).__name__}", file=sys.stderr)
+        print(f"reservation: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     print(f"holding {uuid}", flush=True)
     hold(api, metadata["uid"], uuid, nvml, ended)
