@@ -209,7 +209,8 @@ class ControlPlane:
         return [
             f"--kubeconfig={self.folder / 'kwok.kubeconfig'}", "--manage-all-nodes=false",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", f"--node-port={self._kwok_port}",
-            f"--server-address=127.0.0.1:{self._kwok_port}", "--node-ip=127.0.0.1", "--node-lease-duration-seconds=0", *(f"--config={s}" for s in stages), "--v=warn",
+            f"--server-address=127.0.0.1:{self._kwok_port}",
+            "--node-ip=127.0.0.1", "--node-lease-duration-seconds=0", *(f"--config={s}" for s in stages), "--v=warn",
         ]  # fmt: skip
 
     # the API, for setting up
