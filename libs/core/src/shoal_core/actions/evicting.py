@@ -13,7 +13,7 @@ from shoal_core.results import Eviction, Hindrance
 from shoal_core.rows import Job, Key, Pod, Vector
 from shoal_core.search.guard import AGAIN, Guard, guard_of, ignored
 from shoal_core.search.likeness import Looks
-from shoal_core.search.signatures import Failures
+from shoal_core.search.signatures import Failures, Signature, signature
 from shoal_core.search.solve import STOPPED, Bounds, Scenario, Search, gang_is_whole
 from shoal_core.search.tape import Tape
 from shoal_core.session import Session
@@ -38,8 +38,8 @@ class Evicting:
         self._looks = Looks(session, walk, pending)
         self._tapes: dict[Hashable, Tape] = {}
         self._guard = guard_of(session)
-        self._hindrances: dict[str, Hindrance] = {}
-        """By scope: why the job that failed last found no victims."""
+        self._hindrances: dict[tuple[str, Signature], Hindrance] = {}
+        """By scope and signature: why the job that failed last found no victims."""
 
     # what the actions differ in
 
@@ -138,7 +138,7 @@ class Evicting:
             return
         scope = self.scope(job)
         if session.settings.signatures and self._failures.hopeless(scope, job):
-            if (why := self._hindrances.get(scope)) is not None:
+            if (why := self._hindrances.get((scope, signature(session, job)))) is not None:
                 session.hindered.setdefault(job.key, why)
             return
         found = None
@@ -201,7 +201,7 @@ class Evicting:
             why = self._without_budgets(job, chunk, bounds, guard)
             disruptions.explained[self.name, job.key] = (disruptions.version, now, why)
         if why is not None:
-            known[job.key] = self._hindrances[scope] = why
+            known[job.key] = self._hindrances[scope, signature(self.session, job)] = why
 
     def _without_budgets(self, job: Job, chunk: Vector, bounds: Bounds, guard: Guard) -> Hindrance | None:
         """What keeps those from going that would go if nothing did."""
