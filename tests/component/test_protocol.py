@@ -387,6 +387,38 @@ class Protocol(RuleBasedStateMachine):
         pod.node, pod.version = decision.node, self.versions
         return Posted.DONE
 
+    @rule()
+    def leader_gives_up_all(self) -> None:
+        """Nothing comes of what is open for too long: touched, and closed."""
+        self.time_passes()
+        while self.leader.touches:
+            self.leader_touches(answer=True)
+        self.leader_closes()
+
+    @rule()
+    def what_is_decided_is_done(self) -> None:
+        """A quiet moment: bindings succeed and are seen."""
+        self.leader_sees_the_api()
+        self.decide(lost=False)
+        for seq, message in list(self.stream.held.values()):
+            if isinstance(message, Decision) and message.verb is Verb.BIND:
+                task = Task(message, seq, Look(), self.stream.incarnation)
+                self.tasks.append(task)
+                while task in self.tasks:
+                    self.advance(task)
+        self.leader_sees_the_outcomes()
+        self.leader_sees_the_api()
+        self.leader_closes()
+
+    @rule()
+    def a_binder_stops_before_its_evictions(self) -> None:
+        """It has looked, and comes back late."""
+        for seq, message in list(self.stream.held.values()):
+            if isinstance(message, Decision) and message.verb is Verb.EVICT:
+                task = Task(message, seq, Look(), self.stream.incarnation)
+                self.tasks.append(task)
+                self.advance(task)
+
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def binder_dies(self, data: st.DataObject) -> None:
