@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries tools demo up down node-packages node-images node-up node-down check lint types imports test faults budgets proto crds chart sbom \
+.PHONY: help setup binaries tools demo up status down node-packages node-images node-up node-down check lint types imports test faults budgets proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list
@@ -23,6 +23,9 @@ demo: binaries ## the main job: 100 nodes, two teams, a few hundred pods, shown 
 
 up: binaries ## a local cluster with the suite that stays; prints its KUBECONFIG
 	@$(RUN) -m shoal_local up
+
+status: setup ## how the cluster of `make up` is: 1 if a part is down
+	@$(RUN) -m shoal_local status
 
 down: setup ## stop what `make up` started
 	@$(RUN) -m shoal_local down

@@ -42,14 +42,17 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     # Preparations of shares that fail, or are found half done.
     ("binder", "", "configmaps"): ("get", "update"),
     ("binder", "", "pods"): ("get", "patch", "delete"),
-    ("binder", "", "events"): ("create",),
+    # Events that come again are counted by a patch; odd objects are told of.
+    ("cluster-state", "", "events"): ("create", "patch"),
+    ("scheduler", "", "events"): ("patch",),
+    ("binder", "", "events"): ("create", "patch"),
     # Reservations that are found wrong, replicas that come and go.
     ("gpu-reservation", "", "pods"): ("get", "patch"),
     ("gpu-reservation", "", "pods/eviction"): ("create",),
-    ("gpu-reservation", "", "events"): ("create",),
+    ("gpu-reservation", "", "events"): ("create", "patch"),
     ("gpu-reservation", "coordination.k8s.io", "leases"): ("get", "delete"),
     # Groups that somebody else changes at the same time, pods that can't be grouped.
-    ("pod-grouper", "", "events"): ("create",),
+    ("pod-grouper", "", "events"): ("create", "patch"),
     # Owners whose kinds are not installed here.
     **{("pod-grouper", group, kind): ("get",) for group, kinds in access.OWNERS.items() if "." in group for kind in kinds},
     ("pod-grouper", "", "pods"): ("get", "patch"),
@@ -57,7 +60,7 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
     # Decisions that are given up: the pod is looked at, and its version raised.
     ("scheduler", "", "pods"): ("get", "patch"),
     # A queue that is wrong.
-    ("queue-controller", "", "events"): ("create",),
+    ("queue-controller", "", "events"): ("create", "patch"),
     # Server-side apply makes objects by patch; the right to create is asked for all the same.
     ("shard-controller", "", "configmaps"): ("create",),
     ("shard-controller", "apps", "deployments"): ("create", "list"),

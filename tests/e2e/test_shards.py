@@ -84,8 +84,9 @@ async def pool(api: Api) -> AsyncIterator[set[str]]:
         await api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": {NODE_POOL: None}}})
     for path in (PODS, SHARDS, CONFIGS):
         await api.delete(path)
-    for path in (f"{DEPLOYMENTS}/kai-scheduler-default", f"{QUEUES}/plain-queue", f"{QUEUES}/blue-queue"):
-        await api.delete(path)
+    await api.delete(f"{DEPLOYMENTS}/kai-scheduler-default")
+    for queue in ("plain-queue", "blue-queue"):
+        await api.delete_queue(queue)
     await api.delete(f"/api/v1/namespaces/{SPACE}")
     await until(lambda: gone(api, f"/api/v1/namespaces/{SPACE}"), "the end of the namespace")
 

@@ -1,4 +1,4 @@
-"""``python -m shoal_local binaries|tools|demo|up|down|node-packages|node-images|node-up|node-down``."""
+"""``python -m shoal_local binaries|tools|demo|up|status|down|node-packages|node-images|node-up|node-down``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shoal_local import binaries, demo, standing
 from shoal_local.node import docker, images, node, preflight
 from shoal_local.process import NotStarted
 
-COMMANDS = ("binaries", "tools", "demo", "up", "down", "node-packages", "node-images", "node-up", "node-down")
+COMMANDS = ("binaries", "tools", "demo", "up", "status", "down", "keep", "node-packages", "node-images", "node-up", "node-down")
 
 
 def _packages() -> int:
@@ -48,6 +48,10 @@ def main() -> int:
                 return status
             case "up":
                 return standing.up()
+            case "status":
+                return standing.status()
+            case "keep":
+                return standing.keep()
             case "down":
                 return standing.down()
             case "node-packages":

@@ -24,8 +24,8 @@ def configuration(passwords: dict[str, str]) -> str:
 class LocalBus:
     """A nats-server with JetStream and a password file per user in ``folder``."""
 
-    def __init__(self, folder: Path, *, detached: bool = False) -> None:
-        self.folder, self._detached = folder, detached
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.child: Child | None = None
@@ -48,7 +48,7 @@ class LocalBus:
         settings.touch(mode=0o600)
         settings.write_text(configuration(passwords))
         command = [binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.folder / "js", "-c", settings]
-        self.child = Child("nats", command, self.folder.parent / "logs" / "nats.log", detached=self._detached)
+        self.child = Child("nats", command, self.folder.parent / "logs" / "nats.log")
         self.child.start()
 
         def listens() -> bool:

@@ -16,7 +16,7 @@ import yaml
 from shoal_local.bus import LocalBus
 from shoal_local.control_plane import ControlPlane, Refused
 from shoal_local.process import NotStarted
-from shoal_local.supervisor import Supervisor
+from shoal_local.supervisor import Restarts, Supervisor
 from shoal_model import labels
 from shoal_testkit import workload
 
@@ -26,15 +26,16 @@ class Suite:
 
     def __init__(
         self, folder: Path, *, replicas: dict[str, int] | None = None, environment: dict[str, str | None] | None = None,
-        workload_api: bool = True, detached: bool = False, api_url: str | None = None, plane: ControlPlane | None = None,
+        workload_api: bool = True, api_url: str | None = None, plane: ControlPlane | None = None,
+        restarts: Restarts | None = None,
     ) -> None:  # fmt: skip
         self.folder = folder.resolve()
         self._own_plane = plane is None
-        self.plane = plane or ControlPlane(self.folder / "plane", workload_api=workload_api, detached=detached)
-        self.bus = LocalBus(self.folder / "bus", detached=detached)
+        self.plane = plane or ControlPlane(self.folder / "plane", workload_api=workload_api)
+        self.bus = LocalBus(self.folder / "bus")
         self.services = Supervisor(
             self.folder / "services", self.plane, self.bus, replicas=replicas, environment=environment,
-            api_url=api_url, detached=detached,
+            api_url=api_url, restarts=restarts,
         )  # fmt: skip
 
     def start(self, say: Callable[[str], None] = lambda _: None) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from shoal_local.bus import LocalBus
@@ -23,15 +24,53 @@ SERVICES = (
 READY_LIMIT = 60.0
 
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before what ended is started again: doubled each time, the first again after it ran for the longest."""
+
+
+class Restarts:
+    """When each part may be started again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pauses: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def runs(self, name: str) -> None:
+        """The part is there."""
+        now = self._clock()
+        self._due.pop(name, None)
+        if now - self._began.setdefault(name, now) >= LONGEST_PAUSE:
+            self._pauses.pop(name, None)
+
+    def due(self, name: str) -> bool:
+        """The part is down: whether to start it now."""
+        now = self._clock()
+        if name not in self._due:
+            pause = self._pauses.get(name, FIRST_PAUSE)
+            self._pauses[name] = min(LONGEST_PAUSE, pause * 2)
+            self._due[name] = now + pause
+        if now < self._due[name]:
+            return False
+        del self._due[name]
+        self._began[name] = now
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return True
+
+
 class Supervisor:
     """Runs the services on a control plane and a bus. ``replicas`` names those of which there is more than one."""
 
     def __init__(
         self, folder: Path, plane: ControlPlane, bus: LocalBus, *, replicas: dict[str, int] | None = None,
-        environment: dict[str, str | None] | None = None, api_url: str | None = None, detached: bool = False,
+        environment: dict[str, str | None] | None = None, api_url: str | None = None,
+        restarts: Restarts | None = None,
     ) -> None:  # fmt: skip
         self.folder, self._plane, self._bus = folder, plane, bus
-        self._extra, self._api_url, self._detached = environment or {}, api_url, detached
+        self._backoff = restarts
+        self._extra, self._api_url = environment or {}, api_url
         counts = dict.fromkeys(SERVICES, 1) | (replicas or {})
         self.names = [f"{s}-{i}" for s in SERVICES for i in range(counts[s])]
         self.children: dict[str, Child] = {}
@@ -49,9 +88,8 @@ class Supervisor:
             self.spawn(name)
         for name in self.names:
             self.wait_ready(name)
-        if not self._detached:
-            self._watcher = threading.Thread(target=self._watch, daemon=True)
-            self._watcher.start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
     def stop(self) -> None:
         """End all services."""
@@ -141,22 +179,26 @@ class Supervisor:
         self.port_file(name).unlink(missing_ok=True)
         command = [sys.executable, "-m", f"shoal_{service.replace('-', '_')}"]
         log = self.folder / "logs" / f"{name}.log"
-        child = Child(name, command, log, environment=self.environment(name) | extra, detached=self._detached)
+        child = Child(name, command, log, environment=self.environment(name) | extra)
         child.start()
         self.children[name] = child
 
     def _watch(self) -> None:
-        """Start again what ended, after a second (so that it can't spin)."""
+        """Start again what ended: after a second (so that it can't spin), or as ``restarts`` says."""
         ended: dict[str, float] = {}
         while not self._ending.wait(0.1):
             with self._lock:
                 for name in self.names:
                     if self.children[name].pid:
+                        if self._backoff is not None:
+                            self._backoff.runs(name)
                         continue
-                    since = ended.setdefault(name, time.monotonic())
-                    if time.monotonic() - since < 1:
+                    if self._backoff is not None:
+                        if not self._backoff.due(name):
+                            continue
+                    elif time.monotonic() - ended.setdefault(name, time.monotonic()) < FIRST_PAUSE:
                         continue
-                    del ended[name]
+                    ended.pop(name, None)
                     try:
                         self.spawn(name)
                         self.restarts[name] = self.restarts.get(name, 0) + 1
