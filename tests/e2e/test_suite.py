@@ -353,6 +353,9 @@ async def test_the_references_manifests_unmodified(suite: Suite, api: Api) -> No
             capture_output=True,
             check=False,
         )
+    # What still works in them keeps them: the others go when it is gone.
+    for queue in ("test", "default", "default-queue", "default-parent-queue"):
+        await api.delete_queue(queue)
 
 
 async def test_every_cycle_of_the_scheduler_comes_to_the_same_again(suite: Suite, api: Api, space: str) -> None:

@@ -262,5 +262,6 @@ async def test_a_shard_gets_a_scheduler_that_places_its_pods(helm: Helm, api: Ap
 
     await until(none, "the end of the shard's scheduler")
     assert await running(api, pods, ["blue"])
-    for path in (f"{pods}/blue", f"{pods}/plain", "/apis/scheduling.run.ai/v2/queues/blue-queue"):
+    for path in (f"{pods}/blue", f"{pods}/plain"):
         await api.delete(path)
+    await api.delete_queue("blue-queue")
