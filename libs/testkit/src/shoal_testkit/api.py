@@ -94,7 +94,7 @@ class Api:
         return await self.call("DELETE", path)
 
     async def delete_queue(self, name: str, limit: float = 30.0) -> None:
-        """Delete a queue as soon as its status says that nothing is in it; after ``limit`` seconds it stays."""
+        """Delete a queue, if it is there, as soon as its status says that nothing is in it; after ``limit`` seconds it stays."""
         try:
             async with asyncio.timeout(limit):
                 while True:
@@ -102,6 +102,8 @@ class Api:
                         await self.delete(f"/apis/scheduling.run.ai/v2/queues/{name}")
                         return
                     except ApiError as error:
+                        if error.status == 404:
+                            return
                         if error.status != 403:
                             raise
                     await asyncio.sleep(0.5)
