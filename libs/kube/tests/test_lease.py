@@ -177,3 +177,29 @@ async def test_the_loss_of_a_lease_is_logged_with_its_reason(leases: Leases, cap
     (line,) = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
     assert "not renewed for" in line
     assert "ConnectionRefused" in line
+
+
+async def test_a_renewal_of_ones_own_that_is_answered_too_late_loses_nothing(leases: Leases) -> None:
+    first = Candidate(leases, "first")
+    await first.election.leading.wait()
+    for _ in range(5):
+        # It was written, and nobody heard of it: the next renewal names a version that is gone.
+        leases.version += 1
+        assert leases.stored is not None
+        leases.stored["metadata"]["resourceVersion"] = str(leases.version)
+        await asyncio.sleep(3)
+        assert first.election.valid()
+    await first.end()
+
+
+async def test_a_lease_that_another_took_is_lost_at_the_next_look(leases: Leases) -> None:
+    first = Candidate(leases, "first")
+    await first.election.leading.wait()
+    leases.version += 1
+    assert leases.stored is not None
+    leases.stored["metadata"]["resourceVersion"] = str(leases.version)
+    leases.stored["spec"]["holderIdentity"] = "another"
+    began = asyncio.get_running_loop().time()
+    await first.task
+    assert asyncio.get_running_loop().time() - began <= 3 * first.election.renew_every
+    assert not first.election.valid()

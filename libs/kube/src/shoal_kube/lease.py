@@ -132,7 +132,8 @@ class Election:
                 except (KubeError, TimeoutError) as error:
                     why = str(error) or type(error).__name__
                     log.info("lease %s: %s", self._name, why)
-                    ours = isinstance(error, Conflict) is False and self.leading.is_set()
+                    # A conflict may be our own write, answered too late: the next look says who holds it.
+                    ours = self.leading.is_set()
                 if self.leading.is_set():
                     if not ours or self._clock.monotonic() - self._renewed > self.duration * 0.7:
                         silence = self._clock.monotonic() - self._renewed

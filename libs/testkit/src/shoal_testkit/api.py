@@ -94,7 +94,7 @@ class Api:
         return await self.call("DELETE", path)
 
     async def delete_queue(self, name: str, limit: float = 30.0) -> None:
-        """Delete a queue, if it is there, as soon as its status says that nothing is in it; after ``limit`` seconds it stays."""
+        """Delete a queue, if it is there, as soon as its status says that nothing is in it; after ``limit`` s it stays."""
         try:
             async with asyncio.timeout(limit):
                 while True:
