@@ -103,3 +103,8 @@ def test_a_resource_that_is_first_heard_of_after_a_cycle_hurts_its_own_pod_alone
     result = cycle(cluster)
     assert starts(result) == {"second-0": "a"}
     assert [w.group for w in result.waiting] == ["strange"]
+
+
+def test_a_queue_without_a_name_is_not_its_own_parent() -> None:
+    c = world(queue(""), queue("q"), node("n"), *work("g"))
+    assert starts(cycle(c, now=1.0)) == {"g-0": "n"}

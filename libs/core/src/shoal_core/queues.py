@@ -130,7 +130,7 @@ class Tree:
         for record in sorted(records.values(), key=lambda q: (q.created, q.name)):
             self._add(record, records)
         for queue in self.queues.values():
-            if parent := self.queues.get(queue.record.parent):
+            if queue.record.parent and (parent := self.queues.get(queue.record.parent)):
                 queue.parent = parent
                 parent.children.append(queue)
         for queue in list(self.queues.values()):
