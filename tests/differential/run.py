@@ -15,8 +15,8 @@ from typing import Any
 
 from shoal_core import Cluster, Session, run
 from shoal_core.configuration import read
-from shoal_core.settings import KAI_0_17
 from shoal_core.status import NAMES
+from shoal_model.shards import KAI_0_17
 from shoal_testkit.scenario import records
 
 SHARED = Path(__file__).parents[3] / "shared"

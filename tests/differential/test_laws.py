@@ -12,8 +12,8 @@ import pytest
 
 from shoal_core import Cluster, CycleResult, Session, run
 from shoal_core.configuration import read
-from shoal_core.settings import KAI_0_17
 from shoal_core.status import PENDING, RUNNING
+from shoal_model.shards import KAI_0_17
 from shoal_testkit.scenario import records
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shoal_core.settings import ACTIONS, KAI_0_17, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
+from shoal_core.settings import ACTIONS, MULTI_NODE_GANG, NODE_LOCAL_GREEDY, PLUGINS, Budgets, Settings
 from shoal_model.quantity import LIMIT, BadQuantity, duration
+from shoal_model.shards import KAI_0_17
 
 UNITS_PER_SECOND = 1_000.0
 """What the reference simulates in a second, about: searches are bounded as its own are."""

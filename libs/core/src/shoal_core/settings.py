@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoal_model.labels import SCHEDULER_NAME
+from shoal_model.shards import KAI_0_17
 
-KAI_0_17 = "0.17"
-"""The value of ``Settings.compatibility`` that keeps what KAI-Scheduler v0.17 does."""
 ALLOCATE, CONSOLIDATION, RECLAIM, PREEMPT, STALE = "allocate", "consolidation", "reclaim", "preempt", "stalegangeviction"
 ACTIONS = (ALLOCATE, CONSOLIDATION, RECLAIM, PREEMPT, STALE)
 PLUGINS = (

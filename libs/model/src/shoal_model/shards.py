@@ -29,6 +29,8 @@ _SECONDS = {
 }
 _MOST_MOVED = ("max-consolidation-preemptees", "maxNumberConsolidationPreemptees")
 NANO = 1_000_000_000
+KAI_0_17 = "0.17"
+"""The ``compatibility`` that keeps what KAI-Scheduler v0.17 decides."""
 
 
 class BadShard(ValueError):
@@ -153,8 +155,8 @@ def _flags(args: Mapping[str, str], ignored: list[str]) -> dict[str, Any]:
             except ValueError as error:
                 raise BadShard(f"{where}: {text!r} is no whole number") from error
         elif name == "compatibility":
-            if text not in ("", "0.17"):
-                raise BadShard(f'{where}: {text!r} is not known; write "0.17", or leave it out')
+            if text not in ("", KAI_0_17):
+                raise BadShard(f'{where}: {text!r} is not known; write "{KAI_0_17}", or leave it out')
             found[name] = text
         else:
             ignored.append(f"{where}: this scheduler has no such flag")

@@ -10,10 +10,11 @@ import msgspec
 from shoal_contracts.state import GroupRecord, ObjectRecord, StateMessage
 from shoal_core import Cluster, CycleResult, Session, run
 from shoal_core.configuration import read
-from shoal_core.settings import KAI_0_17, PLUGINS
+from shoal_core.settings import PLUGINS
 from shoal_core.status import NAMES, PENDING, PIPELINED, RELEASING, RUNNING
 from shoal_model.normalise import TYPES, from_dict
 from shoal_model.quantity import seconds
+from shoal_model.shards import KAI_0_17
 
 KINDS = {
     "namespaces": "Namespace",
