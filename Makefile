@@ -27,6 +27,9 @@ up: binaries ## a local cluster with the suite that stays; prints its KUBECONFIG
 status: setup ## how the cluster of `make up` is: 1 if a part is down
 	@$(RUN) -m shoal_local status
 
+credentials: setup ## a user of the bus of `make up` for events: NAME=team-a QUEUES="team-a team-b"
+	@$(RUN) -m shoal_local credentials --name "$(NAME)" $(foreach queue,$(QUEUES),--queue $(queue))
+
 down: setup ## stop what `make up` started
 	@$(RUN) -m shoal_local down
 

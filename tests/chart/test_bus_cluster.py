@@ -24,7 +24,7 @@ class Servers:
 
     def __init__(self, found: Rendered, folder: Path) -> None:
         self.ports = [free_port() for _ in range(SIZE)]
-        self.passwords, self.ca = found.secret("shoal-nats-users"), folder / "ca.crt"
+        self.passwords, self.ca = found.passwords, folder / "ca.crt"
         for name, text in found.secret("shoal-nats-tls").items():
             (folder / name).write_text(text)
         routes = [free_port() for _ in range(SIZE)]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shoal_bus import Bus, BusConfig, BusError, Unavailable
 from shoal_contracts import streams, subjects
-from shoal_contracts.permissions import PEOPLE, PUBLISH
-from shoal_testkit.chart import Rendered
+from shoal_contracts.permissions import PEOPLE, USERS, configuration
+from shoal_testkit.chart import Rendered, template
 from shoal_testkit.nats import binary, free_port
 
 
@@ -42,6 +45,36 @@ def test_the_server_accepts_it(name: str, request: pytest.FixtureRequest, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_users_of_events_have_the_accounts_that_the_contracts_say(render: Callable[..., Rendered], tmp_path: Path) -> None:
+    users = [{"name": "blue", "queues": ["blue", "blue.night"]}, {"name": "green-2", "queues": ["green"]}]
+    found = render({"nats": {"eventUsers": users}})
+    text = found.secret("shoal-nats-config")["nats.conf"]
+    accounts = json.loads(next(line for line in text.splitlines() if line.startswith("accounts ")).removeprefix("accounts "))
+    teams = {"blue": ["blue", "blue=2enight"], "green-2": ["green"]}
+    wanted = configuration(found.passwords, teams) | {"SYS": {}}
+
+    def sets(value: Any) -> Any:
+        """Lists of imports and of subjects without their order."""
+        if isinstance(value, dict):
+            return {k: sets(v) for k, v in value.items()}
+        in_order = partial(json.dumps, sort_keys=True)
+        return sorted((sets(v) for v in value), key=in_order) if isinstance(value, list) else value
+
+    assert sets(accounts) == sets(wanted)
+    done = subprocess.run(
+        [binary(), "-t", "-c", written(found, tmp_path, 4222)], env=os.environ | {"POD_NAME": "x"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["scheduler", "user", "Blue", "a_b", "SYS"])
+def test_a_user_of_events_may_not_have_any_name(helm: Path, name: str) -> None:
+    done = template(helm, {"nats": {"eventUsers": [{"name": name, "queues": ["q"]}]}})
+    assert done.returncode != 0
+    assert "eventUsers" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def bus(plain: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, dict[str, str]]]:
     """(url, CA, password by user) of a server that runs with it."""
@@ -56,7 +89,7 @@ def bus(plain: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.05)
-        yield f"tls://127.0.0.1:{port}", folder / "ca.crt", plain.secret("shoal-nats-users")
+        yield f"tls://127.0.0.1:{port}", folder / "ca.crt", plain.passwords
     finally:
         process.kill()
         process.wait(10)
@@ -100,7 +133,7 @@ WRITERS = {
 async def test_each_plane_has_its_writers_and_no_others(bus: Running) -> None:
     await make(bus)
     for plane, subject in PLANES.items():
-        found = {user for user in PUBLISH if await allowed(bus, user, subject)}
+        found = {user for user in USERS if await allowed(bus, user, subject)}
         assert found == WRITERS[plane], plane
 
 
@@ -125,8 +158,8 @@ async def test_a_wrong_password_and_no_password_are_refused(bus: Running) -> Non
 
 
 def test_passwords_are_long_and_differ(plain: Rendered) -> None:
-    passwords = plain.secret("shoal-nats-users")
-    assert set(passwords) == {*PUBLISH, "route"}
+    passwords = plain.passwords
+    assert set(passwords) == {*USERS, "route"}
     assert set(passwords) > PEOPLE
     assert len(set(passwords.values())) == len(passwords)
     assert min(len(p) for p in passwords.values()) >= 32

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shoal_contracts.permissions import PEOPLE, PUBLISH
+from shoal_contracts.permissions import PEOPLE, USERS
 from shoal_core.settings import ACTIONS
 from shoal_model import access, shards
 from shoal_scheduler.app import Config as SchedulerConfig
@@ -26,7 +26,7 @@ from shoal_testkit.chart import CHART, NAMESPACE, Rendered, template
 Render = Callable[..., Rendered]
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = sorted(set(PUBLISH) - PEOPLE)
+SERVICES = sorted(set(USERS) - PEOPLE)
 
 
 def config(found: Rendered, service: str, folder: Path) -> Any:

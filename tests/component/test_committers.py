@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from shoal_bus import Bus, BusConfig
-from shoal_contracts import streams
+from shoal_contracts import streams, subjects
 from shoal_contracts.decision import Decision, Verb
-from shoal_scheduler.commit import Committer, Terms, take_epoch
+from shoal_scheduler.commit import Committer, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_testkit.nats import NatsServer
 
 ROUNDS, SIZE = 40, 20
@@ -58,6 +58,31 @@ async def test_shards_that_commit_at_the_same_time_do_not_refuse_each_other(shar
             assert [leader.refused for leader in leaders] == [[] for _ in leaders]
             # No batch was parted or sent again.
             assert [leader.committer.batches for leader in leaders] == [ROUNDS] * shards
+
+
+@pytest.mark.parametrize(
+    "forged", [b"", b"{}", b"\xff", b'{"kind":"epoch.v1","epoch":"seven"}', b'{"type":"io.nats.jetstream"}', b"[" * 9000]
+)
+async def test_an_epoch_or_a_decision_that_can_not_be_read_is_a_lost_one(forged: bytes) -> None:
+    with NatsServer() as server:
+        async with Bus.connect(BusConfig(server.url, "scheduler")) as bus:
+            await bus.ensure([streams.DECISION], [streams.BINDER])
+            at = await take_epoch(bus, "default", 7, "holder", 0.0)
+            committer = Committer(bus, "default", 7, at, "holder")
+            decision = Decision(id="default-7-1", verb=Verb.BIND, namespace="n", pod="p", uid="u", epoch=7)
+            seq = await bus.publish(subjects.decision("u"), forged)
+            assert await committer.standing(decision) == (False, seq)
+
+            where = await bus.publish(subjects.epoch(), forged)
+            terms = Terms(lambda uid: seq, {}, 0.0, lambda uid, seq, last: None)
+            with pytest.raises(StreamLost):
+                await committer.commit([[decision]], terms)
+            assert await stored_epoch(bus, "default") == (0, where)
+            # The Lease still knows the number.
+            committer.epoch_seq = await take_epoch(bus, "default", 8, "holder", 0.0)
+            assert await stored_epoch(bus, "default") == (8, committer.epoch_seq)
+            await committer.commit([[decision]], terms)
+            assert (await committer.standing(decision))[0]
 
 
 async def test_batch_ids_differ_by_shard_leader_and_epoch_and_fit() -> None:

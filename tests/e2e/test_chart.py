@@ -73,7 +73,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
         plane.stop()
 
 
-SECRETS = ("shoal-nats-users", "shoal-nats-tls", "shoal-nats-config")
+PASSWORDS = ("shoal-nats-user-scheduler", "shoal-nats-user-user", "shoal-nats-user-route")
+SECRETS = (*PASSWORDS, "shoal-nats-tls", "shoal-nats-config")
 
 
 def test_the_life_of_a_release(release: Release) -> None:
@@ -98,7 +99,7 @@ def test_the_life_of_a_release(release: Release) -> None:
     assert {name: release.secret(name) for name in SECRETS} == first
     assert release.template("deployments", "binder") == binder
     release.upgrade(*large)
-    assert release.secret("shoal-nats-users") == first["shoal-nats-users"]
+    assert {name: release.secret(name) for name in PASSWORDS} == {name: first[name] for name in PASSWORDS}
     assert release.secret("shoal-nats-config") != first["shoal-nats-config"]
     assert release.get(QUEUE)["spec"]["priority"] == 7, "an administrator's change stays"
     assert "additionalPrinterColumns" in release.get(crd)["spec"]["versions"][0]
@@ -107,7 +108,7 @@ def test_the_life_of_a_release(release: Release) -> None:
     before = release.template("deployments", "binder")["metadata"]["annotations"]
     release.upgrade("--set", "nats.rotate=2")
     rotated = {name: release.secret(name) for name in SECRETS}
-    for name in ("shoal-nats-users", "shoal-nats-tls"):
+    for name in (*PASSWORDS, "shoal-nats-tls"):
         assert set(rotated[name]) == set(first[name])
         assert not set(rotated[name].items()) & set(first[name].items()), name
     assert release.template("deployments", "binder")["metadata"]["annotations"] != before
@@ -130,7 +131,8 @@ def test_the_life_of_a_release(release: Release) -> None:
         assert not release.there(path), path
     release.install()
     assert release.get(QUEUE)["spec"]["priority"] == 7
-    assert not set(release.secret("shoal-nats-users").items()) & set(rotated["shoal-nats-users"].items())
+    for name in PASSWORDS:
+        assert release.secret(name) != rotated[name]
 
 
 def test_a_second_release_is_refused_with_a_word(release: Release) -> None:

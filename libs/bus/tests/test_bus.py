@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from shoal_bus import Bus, BusConfig, Change, Conflict, Item, NotAllowed, Unavailable
+from shoal_bus import follow as following
 from shoal_contracts import streams, subjects
+from shoal_contracts.permissions import USERS, configuration
 from shoal_contracts.streams import Stream
 from shoal_local.certs import Authority
-from shoal_testkit.nats import NatsServer
+from shoal_testkit.nats import NatsServer, free_port
 
 
 @pytest.fixture
@@ -321,3 +325,31 @@ async def test_a_server_that_refuses_us_for_good_is_not_waited_for_in_silence(tm
             async with asyncio.timeout(15):
                 with pytest.raises(Unavailable, match="closed"):
                     await ended
+
+
+async def test_requests_into_another_account_are_forgotten_with_their_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server keeps a line for each request until the inbox of its answers is gone; a follower asks for ever."""
+    monkeypatch.setattr("shoal_bus.pull.RENEW", 20)
+    monitor = free_port()
+    accounts = json.dumps({"accounts": configuration({name: name for name in USERS})})
+    with NatsServer(f'{accounts[1:-1]}\nhttp: "127.0.0.1:{monitor}"') as server:
+
+        def config(user: str) -> BusConfig:
+            return BusConfig(server.url, user, user, user)
+
+        def remembered() -> int:
+            with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/accountz?acc=SHOAL_CLUSTER_STATE") as answer:
+                return len(json.load(answer)["account_detail"].get("responses", {}))
+
+        async with Bus.connect(config("cluster-state")) as owner, Bus.connect(config("admission")) as reader:
+            await owner.ensure([streams.STATE])
+            changes = following.follow(reader._connection, streams.STATE.name, ["shoal.v1.state.>"], batch=2)
+            most = 0
+            for number in range(200):
+                await owner.publish(subjects.state("pod", "ns", f"p{number}"), b"{}")
+                while not (change := await anext(changes)).subject:
+                    pass
+                assert change.subject.endswith(f"p{number}")
+                most = max(most, remembered() if number % 20 == 19 else 0)
+            await changes.aclose()
+    assert 0 < most <= 3 * 20

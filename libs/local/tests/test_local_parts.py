@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shoal_contracts.permissions import PUBLISH
+from shoal_contracts.permissions import USERS
 from shoal_local import binaries
-from shoal_local.bus import configuration
+from shoal_local.bus import server_configuration
 from shoal_local.certs import Authority
 from shoal_local.process import running, started_at
 from shoal_local.supervisor import SERVICES
@@ -66,10 +66,11 @@ def test_certificates_are_signed_by_their_authority_and_keys_are_private(tmp_pat
     assert {p.stat().st_mode & 0o777 for p in (key, authority.ca_key, private)} == {0o600}
 
 
-def test_each_service_has_a_user_of_its_own_with_least_rights() -> None:
-    assert set(PUBLISH) == {*SERVICES, "user", "auditor"}
-    text = json.loads(configuration({name: f"secret-{name}" for name in PUBLISH}))
-    users = {u["user"]: u["permissions"] for u in text["authorization"]["users"]}
+def test_each_service_has_a_user_and_an_account_of_its_own_with_least_rights() -> None:
+    assert set(USERS) == {*SERVICES, "user", "auditor"}
+    accounts = json.loads(server_configuration({name: f"secret-{name}" for name in USERS}))["accounts"]
+    users = {u["user"]: u["permissions"] for part in accounts.values() for u in part["users"]}
+    assert len(accounts) == len(users) == len(USERS)
     may = {name: set(p["publish"]) for name, p in users.items()}
     assert [n for n, subjects in may.items() if "shoal.v1.decision.>" in subjects] == ["scheduler"]
     assert [n for n, subjects in may.items() if "shoal.v1.state.>" in subjects] == ["cluster-state"]

@@ -99,10 +99,11 @@ tls://shoal-nats.{{ .Release.Namespace }}.svc:4222
 {{- if .Values.nats.enabled -}}{{ .Values.nats.replicas }}{{- else -}}{{ .Values.nats.external.replicas }}{{- end -}}
 {{- end -}}
 
+{{/* The Secret with the password of a service. Arguments: root, service. */}}
 {{- define "shoal.natsSecret" -}}
-{{- if .Values.nats.enabled -}}shoal-nats-users
+{{- if .root.Values.nats.enabled -}}shoal-nats-user-{{ .service }}
 {{- else -}}
-{{- required "nats.external.existingSecret: name the secret with the passwords of your NATS" .Values.nats.external.existingSecret -}}
+{{- required "nats.external.existingSecret: name the secret with the passwords of your NATS" .root.Values.nats.external.existingSecret -}}
 {{- end -}}
 {{- end -}}
 

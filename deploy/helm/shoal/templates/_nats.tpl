@@ -1,4 +1,4 @@
-{{/* The server's configuration. Arguments: root, users (permissions by user), passwords. */}}
+{{/* The server's configuration. Arguments: root, passwords (by user). */}}
 {{- define "shoal.natsConf" -}}
 {{- $nats := .root.Values.nats -}}
 {{- $passwords := .passwords -}}
@@ -42,15 +42,47 @@ cluster {
 }
 {{- end }}
 system_account: "SYS"
-accounts {
-  SYS: {}
-  SHOAL: {
-    jetstream: enabled
-    users: [
-      {{- range $user, $permissions := .users }}
-      {user: {{ $user | quote }}, password: {{ get $passwords $user | quote }}, permissions: {{ toRawJson $permissions }}}
-      {{- end }}
-    ]
-  }
-}
+accounts {{ include "shoal.natsAccounts" . }}
+{{- end -}}
+
+{{/* An account for each user: those of the suite, and of nats.eventUsers. Arguments: root, passwords (by user). */}}
+{{- define "shoal.natsAccounts" -}}
+{{- $passwords := .passwords -}}
+{{- $accounts := .root.Files.Get "files/nats-accounts.json" | fromJson -}}
+{{- $template := .root.Files.Get "files/nats-event-user.json" -}}
+{{- range $user := .root.Values.nats.eventUsers -}}
+{{- $made := dict -}}
+{{- range $queue := $user.queues -}}
+{{- $one := $template | replace "{name}" $user.name | replace "{queue}" ($queue | replace "." "=2e") | fromJson -}}
+{{- if not $made -}}
+{{- $made = $one -}}
+{{- else -}}
+{{- $_ := set $made "imports" (concat $made.imports $one.imports | uniq) -}}
+{{- $rights := (index $made.users 0).permissions -}}
+{{- $_ := set $rights "publish" (concat $rights.publish (index $one.users 0).permissions.publish | uniq) -}}
+{{- end -}}
+{{- end -}}
+{{- $account := printf "SHOAL_%s" ($user.name | replace "-" "_" | upper) -}}
+{{- if hasKey $accounts $account -}}
+{{- fail (printf "nats.eventUsers: the name %q is given twice, or is that of a service: take another" $user.name) -}}
+{{- end -}}
+{{- $_ := set $accounts $account $made -}}
+{{- end -}}
+{{- range $account := $accounts -}}
+{{- range $user := $account.users -}}
+{{- $_ := set $user "password" (get $passwords $user.user) -}}
+{{- end -}}
+{{- end -}}
+{{- toRawJson (set $accounts "SYS" dict) -}}
+{{- end -}}
+
+{{/* Names of all users of the bus, and `route`, as JSON. */}}
+{{- define "shoal.natsUsers" -}}
+{{- $names := list "route" -}}
+{{- range $account := include "shoal.natsAccounts" (dict "root" . "passwords" dict) | fromJson -}}
+{{- range $user := $account.users -}}
+{{- $names = append $names $user.user -}}
+{{- end -}}
+{{- end -}}
+{{- toJson ($names | sortAlpha) -}}
 {{- end -}}

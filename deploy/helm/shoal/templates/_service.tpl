@@ -63,7 +63,7 @@ spec:
         - {name: SHOAL_NATS_URL, value: {{ include "shoal.natsUrl" $root | quote }}}
         - {name: SHOAL_NATS_REPLICAS, value: {{ include "shoal.natsReplicas" $root | quote }}}
         {{- $user := .service }}
-        {{- $key := .service }}
+        {{- $key := ternary "password" .service $root.Values.nats.enabled }}
         {{- if and (not $root.Values.nats.enabled) $root.Values.nats.external.user }}
         {{- $user = $root.Values.nats.external.user }}
         {{- $key = "password" }}
@@ -119,7 +119,7 @@ spec:
         defaultMode: 0440
         sources:
           - secret:
-              name: {{ include "shoal.natsSecret" $root }}
+              name: {{ include "shoal.natsSecret" (dict "root" $root "service" .service) }}
               items: [{key: {{ $key }}, path: password}]
           {{- if include "shoal.natsCa" $root }}
           - secret:

@@ -128,7 +128,7 @@ class Bus:
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a subject, or None. Raises Unavailable."""
         try:
-            found = await self._connection.js.get_last_msg(stream, subject, direct=False)
+            found = await self._connection.js_of(stream).get_last_msg(stream, subject, direct=False)
         except js_errors.NotFoundError:
             return None
         except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
@@ -138,7 +138,7 @@ class Bus:
     async def purge(self, stream: str, subject: str) -> None:
         """Remove all messages of a subject (followers don't notice). Raises Unavailable."""
         try:
-            await self._connection.js.purge_stream(stream, subject=subject)
+            await self._connection.js_of(stream).purge_stream(stream, subject=subject)
         except (nats.errors.Error, js_errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
 

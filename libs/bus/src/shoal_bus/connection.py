@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from shoal_bus.errors import Unavailable
+from shoal_contracts.permissions import api_prefix
 
 log = logging.getLogger(__name__)
 Callback = Callable[[], Awaitable[None]]
@@ -65,8 +66,16 @@ class Connection:
 
     @property
     def js(self) -> JetStreamContext:
-        """The JetStream context."""
+        """The JetStream context of our own account: for publishing."""
         return self.nc.jetstream(timeout=self.config.timeout)
+
+    def api(self, stream: str) -> str:
+        """Where the JetStream API of a stream is."""
+        return api_prefix(self.config.user, stream)
+
+    def js_of(self, stream: str) -> JetStreamContext:
+        """The JetStream context of the account in which a stream is: for all that is asked about it."""
+        return self.nc.jetstream(timeout=self.config.timeout, prefix=self.api(stream))
 
     @property
     def connected(self) -> bool:

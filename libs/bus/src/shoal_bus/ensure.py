@@ -52,19 +52,19 @@ async def ensure_stream(connection: Connection, stream: Stream) -> None:
     wanted = stream_config(stream, connection.config.replicas)
     try:
         try:
-            info = await connection.js.stream_info(stream.name)
+            info = await connection.js_of(stream.name).stream_info(stream.name)
         except js_errors.NotFoundError:
             # Sequences of a stream that is made again never meet those of the one before: a condition on an old sequence
             # (a deposed leader's fence, say) can't hold by chance.
             wanted.first_seq = time.time_ns() // 1_000_000
-            await connection.js.add_stream(wanted)
+            await connection.js_of(stream.name).add_stream(wanted)
             return
         have = info.config
         if have.storage != wanted.storage:
             raise NotAllowed(f"stream {stream.name} has storage {have.storage}: remove it by hand to change that")
         same = all(getattr(have, name) == getattr(wanted, name) for name in COMPARED)
         if not same:
-            await connection.js.update_stream(wanted)
+            await connection.js_of(stream.name).update_stream(wanted)
     except js_errors.APIError as error:
         raise Unavailable(f"stream {stream.name}: {error.description}") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
@@ -74,7 +74,7 @@ async def ensure_stream(connection: Connection, stream: Stream) -> None:
 async def ensure_consumer(connection: Connection, consumer: Consumer) -> None:
     """Make the durable consumer, or bring it up to date. Raises Unavailable."""
     try:
-        await connection.js.add_consumer(consumer.stream, consumer_config(consumer))
+        await connection.js_of(consumer.stream).add_consumer(consumer.stream, consumer_config(consumer))
     except js_errors.APIError as error:
         raise Unavailable(f"consumer {consumer.name}: {error.description}") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,13 +64,15 @@ class _Place:
 
 async def incarnation(connection: Connection, stream: str) -> tuple[str, int, int]:
     """(creation time, first sequence, last sequence) of a stream. Raises nats errors."""
-    reply = await connection.js.stream_info(stream)
+    reply = await connection.js_of(stream).stream_info(stream)
     return str(reply.created), reply.state.first_seq, reply.state.last_seq
 
 
 async def age(connection: Connection, stream: str) -> float:
     """Seconds since the stream was made, by the server's clock alone. Raises nats errors, and ValueError for an odd answer."""
-    reply = await connection.nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=connection.config.timeout)
+    reply = await connection.nc.request(
+        f"{connection.api(stream)}.STREAM.INFO.{stream}", b"", timeout=connection.config.timeout
+    )
     found = msgspec.json.decode(reply.data, type=_Info)
     if found.created is None or found.ts is None:
         raise ValueError(f"no times in what the server says of stream {stream}")
@@ -94,6 +97,7 @@ async def follow(
                 place.incarnation, place.last, place.loading = created, 0, True
             seen: set[str] = set()
             config = api.ConsumerConfig(
+                name=f"reader-{secrets.token_hex(8)}",
                 ack_policy=api.AckPolicy.NONE,
                 filter_subjects=list(filters),
                 mem_storage=True,
@@ -103,7 +107,7 @@ async def follow(
                 deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if place.loading else api.DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=None if place.loading else place.last + 1,
             )
-            made = await connection.js.add_consumer(stream, config)
+            made = await connection.js_of(stream).add_consumer(stream, config)
             if not made.num_pending:
                 for gone in _unseen(place, known, seen):
                     yield gone

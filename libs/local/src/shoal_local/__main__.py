@@ -1,4 +1,4 @@
-"""``python -m shoal_local binaries|tools|demo|up|status|down|node-packages|node-images|node-up|node-down``."""
+"""``python -m shoal_local binaries|tools|demo|up|status|credentials|down|node-packages|node-images|node-up|node-down``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from shoal_local import binaries, demo, standing
 from shoal_local.node import docker, images, node, preflight
 from shoal_local.process import NotStarted
 
-COMMANDS = ("binaries", "tools", "demo", "up", "status", "down", "keep", "node-packages", "node-images", "node-up", "node-down")
+COMMANDS = (
+    "binaries", "tools", "demo", "up", "status", "credentials", "down", "keep", "node-packages", "node-images", "node-up",
+    "node-down",
+)  # fmt: skip
 
 
 def _packages() -> int:
@@ -30,10 +33,13 @@ def main() -> int:
     """Run one command; gives the exit status."""
     options = argparse.ArgumentParser(prog="shoal_local", description="Shoal on a local control plane")
     options.add_argument("command", choices=COMMANDS)
+    options.add_argument("--name", default="", help="credentials: of the new user")
+    options.add_argument("--queue", action="append", default=[], help="credentials: a queue whose events the user may read")
     # A terminated command cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
-        match options.parse_args().command:
+        given = options.parse_args()
+        match given.command:
             case "binaries":
                 binaries.find()
             case "tools":
@@ -50,6 +56,8 @@ def main() -> int:
                 return standing.up()
             case "status":
                 return standing.status()
+            case "credentials":
+                return standing.credentials(given.name, given.queue)
             case "keep":
                 return standing.keep()
             case "down":

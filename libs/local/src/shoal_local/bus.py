@@ -1,24 +1,29 @@
-"""The embedded NATS of a local cluster: one user per service, each with the subjects that its work needs."""
+"""The embedded NATS of a local cluster: one account per user, each with the subjects that its work needs."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shoal_contracts.permissions import PUBLISH, permissions
+from shoal_contracts import subjects
+from shoal_contracts.permissions import USERS, configuration
 from shoal_local.process import Child
 from shoal_testkit.nats import binary, free_port
 
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+"""Of a user of events."""
 
-def configuration(passwords: dict[str, str]) -> str:
-    """The server's configuration with one user for each entry."""
-    users = []
-    for name, password in sorted(passwords.items()):
-        users.append({"user": name, "password": password, "permissions": permissions(name)})
-    return json.dumps({"authorization": {"users": users}, "max_payload": 1 << 20}, indent=1)
+
+def server_configuration(passwords: Mapping[str, str], teams: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The server's configuration: users of the suite, and those who read the events of some queues. Raises as
+    ``configuration``."""
+    tokens = {name: [subjects.token(queue) for queue in queues] for name, queues in (teams or {}).items()}
+    return json.dumps({"accounts": configuration(passwords, tokens), "max_payload": 1 << 20}, indent=1)
 
 
 class LocalBus:
@@ -34,11 +39,27 @@ class LocalBus:
         """Where the password of ``user`` is."""
         return self.folder / f"{user}.password"
 
-    def start(self) -> None:
-        """Start (again, on the same port). Raises NotStarted."""
+    def teams(self) -> dict[str, list[str]]:
+        """Users of events -> their queues."""
+        path = self.folder / "event-users.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def add_team(self, name: str, queues: Sequence[str]) -> None:
+        """A user who reads the events of these queues, in the configuration; a server that runs has to read it anew.
+
+        Raises ValueError for a name that can't be given.
+        """
+        if not NAME.fullmatch(name) or name in USERS:
+            raise ValueError(f"{name!r} can't name a user of events: small letters, digits and -, and no service's name")
+        teams = self.teams() | {name: list(queues)}
+        (self.folder / "event-users.json").write_text(json.dumps(teams))
+        self._write()
+
+    def _write(self) -> Path:
+        """The configuration, and passwords that are missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        passwords = {}
-        for user in PUBLISH:
+        passwords, teams = {}, self.teams()
+        for user in (*USERS, *teams):
             path = self.password_file(user)
             if not path.exists():
                 path.touch(mode=0o600)
@@ -46,7 +67,12 @@ class LocalBus:
             passwords[user] = path.read_text()
         settings = self.folder / "nats.conf"
         settings.touch(mode=0o600)
-        settings.write_text(configuration(passwords))
+        settings.write_text(server_configuration(passwords, teams))
+        return settings
+
+    def start(self) -> None:
+        """Start (again, on the same port). Raises NotStarted."""
+        settings = self._write()
         command = [binary(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.folder / "js", "-c", settings]
         self.child = Child("nats", command, self.folder.parent / "logs" / "nats.log")
         self.child.start()

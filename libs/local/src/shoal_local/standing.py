@@ -8,9 +8,11 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from shoal_local import keeper
+from shoal_local.bus import LocalBus
 from shoal_local.keeper import Keeper, Part, Status
 from shoal_local.process import Child, running, started_at
 
@@ -123,6 +125,31 @@ def down(limit: float = 30.0, *, quiet: bool = False, logs: bool = False) -> int
         shutil.rmtree(folder, ignore_errors=True)
     if not quiet:
         print(f"ended {len(parts) + 1} processes" if pid else "nothing was up")
+    return 0
+
+
+def credentials(name: str, queues: Sequence[str]) -> int:
+    """Make a user of the bus who may read the events of some queues and nothing else; print how to use it. 1 if the
+    cluster is down, 2 for a name or queue that can't be taken."""
+    folder = state_folder()
+    found = keeper.read(folder)
+    here = running({n: [str(part.pid), part.since] for n, part in found.parts.items()})
+    if "nats" not in here:
+        print("it is down: `make up` starts it", file=sys.stderr)
+        return 1
+    if not name or not queues:
+        print("credentials: --name NAME --queue QUEUE, which may stand several times", file=sys.stderr)
+        return 2
+    bus = LocalBus(folder / "bus")
+    try:
+        bus.add_team(name, queues)
+    except ValueError as error:
+        print(f"credentials: {error}", file=sys.stderr)
+        return 2
+    os.kill(here["nats"], signal.SIGHUP)
+    print(f"export SHOAL_NATS_URL={found.export['SHOAL_NATS_URL']}")
+    print(f"export SHOAL_NATS_USER={name}")
+    print(f"export SHOAL_NATS_PASSWORD_FILE={bus.password_file(name)}")
     return 0
 
 

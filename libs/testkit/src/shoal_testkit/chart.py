@@ -38,6 +38,13 @@ class Rendered(list[Object]):
         return plain | (found.get("stringData") or {})
 
     @property
+    def passwords(self) -> dict[str, str]:
+        """User of the bus -> password."""
+        start = "shoal-nats-user-"
+        names = [o["metadata"]["name"] for o in self.kind("Secret")]
+        return {n.removeprefix(start): self.secret(n)["password"] for n in names if n.startswith(start)}
+
+    @property
     def workloads(self) -> list[Object]:
         """Deployments and StatefulSets."""
         return self.kind("Deployment", "StatefulSet")

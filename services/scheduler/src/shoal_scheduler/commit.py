@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from shoal_bus import Bus, Conflict, Item, Unavailable, Unknown
+from shoal_bus import Bus, Conflict, Item, Stored, Unavailable, Unknown
 from shoal_bus.trace import headers as trace_headers
 from shoal_contracts import streams, subjects
 from shoal_contracts.base import encode
@@ -100,8 +100,8 @@ class Committer:
         if stored is None:
             raise StreamLost
         if stored.seq != self.epoch_seq:
-            found = _EPOCH.decode(stored.data)
-            if found.epoch > self.epoch:
+            found = _epoch(stored)
+            if found and found.epoch > self.epoch:
                 raise Deposed(f"epoch {found.epoch} of {found.holder}")
             raise StreamLost
 
@@ -110,9 +110,10 @@ class Committer:
         stored = await self._bus.last(streams.DECISION.name, subjects.decision(decision.uid, shard=self._shard))
         if stored is None:
             return False, 0
-        if not stored.data:
+        try:
+            return bool(stored.data) and _DECISION.decode(stored.data).id == decision.id, stored.seq
+        except msgspec.MsgspecError:
             return False, stored.seq
-        return _DECISION.decode(stored.data).id == decision.id, stored.seq
 
     async def _after_refusal(self, gangs: Sequence[Sequence[Decision]], terms: Terms) -> None:
         """Refused: by a newer leader, a stale pod, or because it was stored already. Drop what is stale, try the rest."""
@@ -174,19 +175,30 @@ async def take_epoch(bus: Bus, shard: str, epoch: int, holder: str, at: float) -
     where = subjects.epoch(shard=shard)
     for _ in range(5):
         stored = await bus.last(streams.DECISION.name, where)
-        if stored is not None and _EPOCH.decode(stored.data).epoch >= epoch:
-            raise Deposed(f"epoch {_EPOCH.decode(stored.data).epoch} stands already")
+        if (found := _epoch(stored)) and found.epoch >= epoch:
+            raise Deposed(f"epoch {found.epoch} stands already")
         record = Epoch(epoch=epoch, holder=holder, at=at)
         try:
             return await bus.publish(where, record, expect=stored.seq if stored else 0)
         except (Conflict, Unknown):
             again = await bus.last(streams.DECISION.name, where)
-            if again is not None and _EPOCH.decode(again.data).holder == holder and _EPOCH.decode(again.data).epoch == epoch:
+            if again and (found := _epoch(again)) and (found.holder, found.epoch) == (holder, epoch):
                 return again.seq
     raise Unavailable("the epoch could not be written")
 
 
 async def stored_epoch(bus: Bus, shard: str) -> tuple[int, int]:
-    """(the epoch that the stream records, the sequence of its record); zeros if none."""
+    """(the epoch that the stream records, the sequence of its record); zeros if none, epoch 0 if the record can't be read."""
     stored = await bus.last(streams.DECISION.name, subjects.epoch(shard=shard))
-    return (_EPOCH.decode(stored.data).epoch, stored.seq) if stored else (0, 0)
+    found = _epoch(stored)
+    return (found.epoch if found else 0, stored.seq if stored else 0)
+
+
+def _epoch(stored: Stored | None) -> Epoch | None:
+    """What an epoch's record says. One that can't be read says nothing: as if the stream were lost, the Lease decides."""
+    if stored is None:
+        return None
+    try:
+        return _EPOCH.decode(stored.data)
+    except msgspec.MsgspecError:
+        return None
