@@ -34,6 +34,7 @@ SAMPLES: list[Message] = [
     state.GroupRecord(namespace="ns", name="g", queue="q", subgroups=[state.SubGroup(name="s", min_member=2)]),
     state.PriorityClassRecord(name="train", value=50),
     state.NamespaceRecord(name="n", labels={"team": "db"}),
+    state.AdmissionRecord(type="ValidatingAdmissionPolicy", name="n"),
     state.TopologyRecord(name="t", levels=[state.TopologyLevel(label="rack")]),
     state.PdbRecord(namespace="ns", name="b", selector=state.Selector(), observed=True, disruptions_allowed=1, disrupted=["p"]),
     state.ObjectRecord(type="ResourceClaim", name="c", body=msgspec.Raw(b'{"a":1}')),
@@ -91,7 +92,7 @@ def test_what_is_sent_fits_its_schema(message: Message) -> None:
 
 
 def test_state_records_are_told_apart_by_kind() -> None:
-    for message in SAMPLES[:8]:
+    for message in SAMPLES[:9]:
         assert type(msgspec.json.decode(encode(message), type=state.StateMessage)) is type(message)
 
 

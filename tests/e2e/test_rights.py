@@ -36,6 +36,10 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
         ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"), ("", "persistentvolumeclaims"),
         ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),
         ("storage.k8s.io", "csistoragecapacities"), ("policy", "poddisruptionbudgets"),
+        *(("admissionregistration.k8s.io", kind) for kind in (
+            "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "validatingadmissionpolicies",
+            "mutatingadmissionpolicies",
+        )),
     )},
     # A kind that this cluster is without.
     ("cluster-state", "topology.node.k8s.io", "noderesourcetopologies"): ("list", "watch"),

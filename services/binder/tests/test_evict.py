@@ -305,3 +305,49 @@ async def test_a_staged_victim_is_tried_by_dry_run_and_goes_when_all_may() -> No
     assert (binder.evictions, binder.api.pod is None) == (0, False)
     assert await binder.takes(GangGo(gang="gang", epoch=2, members=["u"])) == [Result.PREPARED, Result.EVICTED]
     assert binder.api.asked == [("u", "9", True), ("u", "9", False)]
+
+
+class Bindings(Api):
+    """Bindings are asked for as evictions are, of a pod that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pod = pod() | {"spec": {"containers": []}, "status": {"phase": "Pending"}}
+
+    async def bind(self, namespace: str, name: str, uid: str, version: str, *_: Any, dry_run: bool = False) -> None:
+        await self.evict(namespace, name, uid, version, dry_run=dry_run)
+
+
+def binding(**more: Any) -> tuple[Binder, Decision]:
+    binder = Binder()
+    binder.api = Bindings()
+    binder.service._kube = binder.api  # type: ignore[assignment]
+    decision = msgspec.structs.replace(STAGED, verb=Verb.BIND, resource_version="9", **more)
+    binder.shelf.stored = decision
+    return binder, decision
+
+
+async def test_a_member_of_a_staged_gang_is_tried_and_bound_when_all_can_be() -> None:
+    binder, decision = binding()
+    assert await binder.takes(decision) == [Result.PREPARED]
+    assert binder.api.pod is not None
+    assert await binder.takes(GangGo(gang="gang", epoch=2, members=["u"])) == [Result.PREPARED, Result.BOUND]
+    assert binder.api.asked == [("u", "9", True), ("u", "9", False)]
+
+
+async def test_a_member_whose_binding_would_be_refused_is_not_prepared() -> None:
+    binder, decision = binding()
+    binder.api.answers = [(422, {"reason": "Invalid", "message": "a policy says no"})]
+    assert await binder.takes(decision) == [Result.REFUSED]
+    assert "a policy says no" in binder.shelf.outcomes[0].message
+
+
+@pytest.mark.parametrize("verb", Verb)
+async def test_what_no_dry_run_can_ask_is_done_to_know_it(verb: Verb) -> None:
+    binder, decision = binding() if verb is Verb.BIND else (Binder(), STAGED)
+    binder.shelf.stored = decision
+    why = 'admission webhook "w.example.com" does not support dry run'
+    binder.api.answers = [(400, {"reason": "BadRequest", "message": why})]
+    assert await binder.takes(decision) == [Result.PREPARED]
+    binder.api.answers = [(400, {"reason": "BadRequest", "message": why})]
+    assert (await binder.takes(GangGo(gang="gang", epoch=2, members=["u"])))[-1] is Result.REFUSED

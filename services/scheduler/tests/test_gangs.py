@@ -6,9 +6,10 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from shoal_contracts.decision import Decision, Outcome, Result
+from shoal_contracts.decision import Decision, Outcome, Result, Verb
 from shoal_contracts.state import PriorityClassRecord
 from shoal_core import cycle
 from shoal_model.normalise import from_dict
@@ -129,3 +130,85 @@ def test_a_preemption_delay_is_kept_through_the_service_and_by_the_next_leader()
             loop._cluster.apply(record)
         assert not evicts(loop, clock, NOW + 129)
         assert evicts(loop, clock, NOW + 130) == ["new-0"]
+
+
+def runs(loop: Loop, clock: Clock, records: list[Any], decision: Decision) -> None:
+    """The API shows the pod bound."""
+    loop._do(loop._ledger.outcome(said(decision, Result.BOUND), clock.at))
+    loop._do(loop._ledger.seen(decision.uid, decision.node))
+    loop._cluster.apply(next(r for r in records if getattr(r, "uid", "") == decision.uid))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("refused", [(0,), (1,), (0, 2), (0, 1, 2)])
+def test_what_started_of_a_gang_goes_at_once_when_a_member_is_refused(order: tuple[int, ...], refused: tuple[int, ...]) -> None:
+    loop, clock = scheduler(*work("g", pods=3))
+    shown = list(work("g", pods=3, nodes=["n"] * 3))
+    gang = decided(loop, clock)
+    assert [(d.staged, d.begins) for d in gang] == [(False, True)] * 3
+    started = [d for i, d in enumerate(gang) if i not in refused]
+    for i in order:
+        if i in refused:
+            loop._do(loop._ledger.outcome(said(gang[i], Result.REFUSED), clock.at))
+        else:
+            runs(loop, clock, shown, gang[i])
+        assert not decided(loop, clock), "the rest is under way"
+    for i in refused:
+        loop._do(loop._ledger.touched(gang[i], "", clock.at))
+    going = decided(loop, clock)
+    assert {(d.verb, d.uid) for d in going} == {(Verb.EVICT, d.uid) for d in started}
+    assert all("could not start" in d.reason for d in going)
+
+
+def test_a_refused_member_that_is_bound_elsewhere_leaves_the_gang_alone() -> None:
+    """Its hold is over before the others are seen: it is placed again, and the gang is whole."""
+    loop, clock = scheduler(*work("g", pods=2))
+    shown = list(work("g", pods=2, nodes=["n"] * 2))
+    one, two = decided(loop, clock)
+    loop._do(loop._ledger.outcome(said(one, Result.REFUSED), clock.at))
+    loop._do(loop._ledger.touched(one, "", clock.at))
+    loop._holds.clear()
+    loop._journal.bar(one.uid, False)
+    (again,) = decided(loop, clock)
+    assert (again.uid, again.begins) == (one.uid, False)
+    runs(loop, clock, shown, two)
+    assert not decided(loop, clock)
+    runs(loop, clock, shown, again)
+    assert not decided(loop, clock)
+    # From now on it has its grace again.
+    loop._cluster.remove("pod", "ns", one.pod)
+    assert not decided(loop, clock)
+
+
+@pytest.mark.parametrize("again", [Result.REFUSED, Result.GONE])
+def test_a_gang_that_ran_whole_keeps_its_grace_when_a_replacement_is_refused(again: Result) -> None:
+    group, *pods = work("g", pods=3, nodes=["n", "n", ""])
+    pods[2] = msgspec.structs.replace(pods[2], phase="Pending")
+    loop, clock = scheduler(group, *pods)
+    (third,) = decided(loop, clock)
+    assert not third.begins
+    loop._do(loop._ledger.outcome(said(third, again), clock.at))
+    if again is Result.REFUSED:
+        loop._do(loop._ledger.touched(third, "", clock.at))
+    assert not decided(loop, clock)
+
+
+def test_members_beyond_the_minimum_may_be_refused() -> None:
+    loop, clock = scheduler(*work("g", pods=3, min_member=2))
+    shown = list(work("g", pods=3, min_member=2, nodes=["n"] * 3))
+    gang = decided(loop, clock)
+    for decision in gang[:2]:
+        runs(loop, clock, shown, decision)
+    loop._do(loop._ledger.outcome(said(gang[2], Result.REFUSED), clock.at))
+    loop._do(loop._ledger.touched(gang[2], "", clock.at))
+    assert not decided(loop, clock)
+
+
+def test_every_refusal_of_a_staged_gang_counts_not_only_the_first() -> None:
+    loop, clock = scheduler(*work("g", pods=3, gpus=0.5))
+    gang = decided(loop, clock)
+    for decision in gang[:2]:
+        loop._do(loop._ledger.outcome(said(decision, Result.REFUSED), clock.at))
+    for decision in gang:
+        loop._do(loop._ledger.touched(decision, "", clock.at))
+    assert set(loop._holds) == {d.uid for d in gang[:2]}

@@ -17,6 +17,7 @@ from shoal_contracts.journal import (
     Forgotten,
     Input,
     Removed,
+    StartFailed,
     Step,
 )
 from shoal_core import Cluster, CycleResult, cycle
@@ -102,3 +103,5 @@ def _take(cluster: Cluster, step: Step) -> None:
             cluster.bar(uid, barred, refused)
         case EvictionBackoff(uid=uid, on=on, why=why):
             cluster.set_eviction_backoff(uid, on, why)
+        case StartFailed(namespace=namespace, name=name):
+            cluster.start_failed(namespace, name)

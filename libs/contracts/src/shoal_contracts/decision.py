@@ -35,6 +35,8 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     gang_size: int = 0
     """So many members the staged gang has."""
     staged: bool = False
+    begins: bool = False
+    """A member of a gang of which nothing ran before: if it is refused after others were bound, those are taken back."""
     annotations: dict[str, str] = {}
     """Merged into the pod in the same write as the binding."""
     labels: dict[str, str] = {}

@@ -48,6 +48,10 @@ CHANNELS = (
     _state("topology", state.TopologyRecord),
     _state("pdb", state.PdbRecord, namespaced=True),
     _state("namespace", state.NamespaceRecord),
+    *(
+        _state(kind, state.AdmissionRecord)
+        for kind in ("validatingwebhook", "mutatingwebhook", "validatingpolicy", "mutatingpolicy")
+    ),
     _state("claim", state.ObjectRecord, namespaced=True),
     _state("slice", state.ObjectRecord),
     _state("deviceclass", state.ObjectRecord),

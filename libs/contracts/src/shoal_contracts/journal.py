@@ -66,7 +66,14 @@ class EvictionBackoff(_Step, frozen=True, kw_only=True):
     why: str = ""
 
 
-Step = Applied | Removed | Assumed | AssumedGone | Forgotten | Barred | EvictionBackoff
+class StartFailed(_Step, frozen=True, kw_only=True):
+    """A member of the group was refused after the group had begun to start: what runs of it goes, if it is not whole."""
+
+    namespace: str
+    name: str
+
+
+Step = Applied | Removed | Assumed | AssumedGone | Forgotten | Barred | EvictionBackoff | StartFailed
 
 
 class Input(Message, frozen=True, kw_only=True, tag="input.v1"):

@@ -350,6 +350,14 @@ class NamespaceRecord(Message, frozen=True, kw_only=True, tag="namespace.v1"):
     labels: dict[str, str] = {}
 
 
+class AdmissionRecord(Message, frozen=True, kw_only=True, tag="admission.v1"):
+    """A webhook configuration or admission policy that is asked about bindings of pods: it may refuse some of a gang."""
+
+    type: str
+    """Its kind in the API."""
+    name: str
+
+
 class TopologyLevel(Part, frozen=True, kw_only=True):
     """A level: the node label that names its domains, and another name for the level."""
 
@@ -406,6 +414,7 @@ StateMessage = (
     | GroupRecord
     | PriorityClassRecord
     | NamespaceRecord
+    | AdmissionRecord
     | TopologyRecord
     | PdbRecord
     | ObjectRecord

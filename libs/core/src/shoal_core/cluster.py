@@ -387,6 +387,13 @@ class Cluster(Intake):
             self._count(pod, 1.0)
             self.look_again(job)
 
+    def start_failed(self, namespace: str, name: str) -> None:
+        """A member of the group was refused while it started: what runs of it goes, without a grace, if it is not whole."""
+        if job := self.jobs.get((namespace, name)):
+            job.history.start_failed = True
+            self.doubtful.add(job.key)
+            self.changes += 1
+
     def look_again(self, job: Job) -> None:
         """Whether the group has to be looked at in the next cycle."""
         if job.pending:
@@ -395,7 +402,7 @@ class Cluster(Intake):
             self.waiting.pop(job.key, None)
         job.settle()
         record = job.record
-        if record is not None and (job.broken or record.stale_since or job.history.stale_since):
+        if record is not None and (job.broken or record.stale_since or job.history.stale_since or job.history.start_failed):
             self.doubtful.add(job.key)
         else:
             self.doubtful.discard(job.key)

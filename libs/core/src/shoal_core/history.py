@@ -25,6 +25,8 @@ class History:
     """One of its pods was last evicted for another group."""
     stale_since: float = 0.0
     """It has been short of its minimum since then."""
+    start_failed: bool = False
+    """A member was refused while the gang started: it is not waited for."""
     spent: float = 0.0
     """The record's stale annotation that no longer holds: the gang was whole after it."""
 
@@ -54,4 +56,5 @@ def stale(job: Job, now: float, *, older: bool = False) -> float:
 def whole(job: Job) -> None:
     """The gang is not stale: the next time it is, its grace begins anew."""
     job.history.stale_since = 0.0
+    job.history.start_failed = False
     job.history.spent = job.record.stale_since if job.record else 0.0

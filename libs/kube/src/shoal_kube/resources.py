@@ -44,6 +44,13 @@ LEASES = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases")
 NODE_RESOURCES = Resource(
     "NodeResourceTopology", "/apis/topology.node.k8s.io/v1alpha2", "noderesourcetopologies", namespaced=False
 )
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+VALIDATING_WEBHOOKS = Resource(
+    "ValidatingWebhookConfiguration", _ADMISSION, "validatingwebhookconfigurations", namespaced=False
+)
+MUTATING_WEBHOOKS = Resource("MutatingWebhookConfiguration", _ADMISSION, "mutatingwebhookconfigurations", namespaced=False)
+VALIDATING_POLICIES = Resource("ValidatingAdmissionPolicy", _ADMISSION, "validatingadmissionpolicies", namespaced=False)
+MUTATING_POLICIES = Resource("MutatingAdmissionPolicy", _ADMISSION, "mutatingadmissionpolicies", namespaced=False)
 CLAIMS = Resource("ResourceClaim", "/apis/resource.k8s.io/v1", "resourceclaims")
 SLICES = Resource("ResourceSlice", "/apis/resource.k8s.io/v1", "resourceslices", namespaced=False)
 VOLUME_CLAIMS = Resource("PersistentVolumeClaim", "/api/v1", "persistentvolumeclaims")

@@ -153,8 +153,11 @@ class Kube:
             options["gracePeriodSeconds"] = grace
         return await self.call("DELETE", path, options or None)
 
-    async def bind(self, namespace: str, pod: str, uid: str, version: str, node: str, annotations: dict[str, str]) -> None:
+    async def bind(
+        self, namespace: str, pod: str, uid: str, version: str, node: str, annotations: dict[str, str], *, dry_run: bool = False
+    ) -> None:
         """Bind a pod on condition of UID and resourceVersion; the annotations are merged in the same write.
+        ``dry_run``: only ask whether it would be done.
 
         Raises Conflict (another pod, another version, or bound already), NotFound, Unreachable (it may be bound).
         """
@@ -163,7 +166,7 @@ class Kube:
             metadata["annotations"] = annotations
         await self.call(
             "POST",
-            f"/api/v1/namespaces/{namespace}/pods/{pod}/binding",
+            f"/api/v1/namespaces/{namespace}/pods/{pod}/binding" + ("?dryRun=All" if dry_run else ""),
             {
                 "apiVersion": "v1",
                 "kind": "Binding",

@@ -53,6 +53,15 @@ RULES: dict[str, list[dict[str, Any]]] = {
         _rule("policy", ["poddisruptionbudgets"], ["list", "watch"]),
         _rule("resource.k8s.io", ["resourceclaims", "resourceslices", "deviceclasses"], ["list", "watch"]),
         _rule("topology.node.k8s.io", ["noderesourcetopologies"], ["list", "watch"]),
+        # What may refuse the binding of one member of a gang.
+        _rule(
+            "admissionregistration.k8s.io",
+            [
+                "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "validatingadmissionpolicies",
+                "mutatingadmissionpolicies",
+            ],
+            ["list", "watch"],
+        ),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
         _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),
         *EVENTS,

@@ -23,7 +23,7 @@ from shoal_binder.bind import (
     follow,
     judge,
 )  # fmt: skip
-from shoal_binder.evict import evict
+from shoal_binder.evict import cannot_be_asked, evict
 from shoal_binder.prepare import HEARTBEAT, Preparation, needed
 from shoal_binder.reign import Order, Reigns
 from shoal_bus import BusError, Conflict, Delivery
@@ -196,8 +196,6 @@ class Service:
         ):
             if decision.verb is Verb.EVICT:
                 step = await self._see_through(order, delivery, Look())
-            elif decision.staged and not needed(decision):
-                step = Finish(Result.PREPARED)
             else:
                 # A decision that comes again may be done, or replaced: look first.
                 first = Look() if delivery.delivered > 1 or needed(decision) else Post(decision.resource_version)
@@ -225,8 +223,6 @@ class Service:
                 if isinstance(step, Post) and pod is not None and needed(decision):
                     tries += 1
                     step = await self._preparation.prepare(decision, pod, delivery, again=went)
-                    if decision.staged and not went and isinstance(step, Post):
-                        return Finish(Result.PREPARED)
                     if isinstance(step, Look) and tries > self._context.config.attempts:
                         step = Finish(Result.REFUSED, f"the pod changed {tries} times while it was prepared")
                 continue
@@ -235,15 +231,16 @@ class Service:
                 step = Finish(Result.REFUSED, f"no {decision.verb} after {tries - 1} tries: {message}")
                 break
             await reach("binder.before_post")
+            # Of a staged gang nothing goes, and nothing starts, before the API would take all of it.
+            dry_run = decision.staged and not went
             if isinstance(step, Evict):
-                dry_run = decision.staged and not went
                 answer, message = await evict(self._kube, self._recorder, decision, step.version, dry_run=dry_run)
                 if answer is Posted.NO_ANSWER:
                     await asyncio.sleep(0.5)
                 then = after_eviction(answer, message, dry_run=dry_run)
             else:
-                answer, message = await self._post(decision, step)
-                then = after_post(answer, message)
+                answer, message = await self._post(decision, step, dry_run=dry_run)
+                then = after_post(answer, message, dry_run=dry_run)
             await reach("binder.after_post")
             step = follow(decision, step, then)
         if step.result is Result.REFUSED and pod is not None and needed(decision):
@@ -252,11 +249,10 @@ class Service:
                 await self._preparation.take_back(decision, pod)
         return step
 
-    async def _post(self, decision: Decision, post: Post) -> tuple[Posted, str]:
+    async def _post(self, decision: Decision, post: Post, *, dry_run: bool) -> tuple[Posted, str]:
+        to = (decision.namespace, decision.pod, decision.uid, post.version, decision.node, decision.annotations)
         try:
-            await self._kube.bind(
-                decision.namespace, decision.pod, decision.uid, post.version, decision.node, decision.annotations
-            )
+            await self._kube.bind(*to, dry_run=dry_run)
         except (KubeConflict, AlreadyExists) as error:
             return Posted.CONFLICT, error.message
         except NotFound as error:
@@ -265,6 +261,8 @@ class Service:
             await asyncio.sleep(0.5)
             return Posted.NO_ANSWER, error.message
         except KubeError as error:
+            if dry_run and cannot_be_asked(error):
+                return Posted.DONE, ""
             return Posted.REFUSED, f"{error.reason}: {error.message}"
         return Posted.DONE, ""
 

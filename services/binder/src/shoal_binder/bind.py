@@ -6,7 +6,7 @@ Of a binding:
 known                     next
 ========================  ==================================================================
 delivered                 post, with the version that the leader saw
-posted: done              bound
+posted: done              bound; prepared, where it was asked by dry run for a staged gang
 posted: conflict          look (at the pod, then at the decision), then judge
 posted: no answer         look, then judge: it may be bound
 posted: not found         gone
@@ -133,11 +133,11 @@ def given_up(decision: Decision, mark: str) -> bool:
     return before is not None and decision.epoch < before
 
 
-def after_post(answer: Posted, message: str = "") -> Step:
-    """What follows the answer to a Binding."""
+def after_post(answer: Posted, message: str = "", *, dry_run: bool = False) -> Step:
+    """What follows the answer to a Binding; ``dry_run``: it was only asked whether the pod can be bound."""
     match answer:
         case Posted.DONE:
-            return Finish(Result.BOUND)
+            return Finish(Result.PREPARED if dry_run else Result.BOUND)
         case Posted.NOT_FOUND:
             return Finish(Result.GONE, "the pod is gone")
         case Posted.REFUSED:

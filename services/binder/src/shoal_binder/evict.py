@@ -7,8 +7,14 @@ from shoal_binder.insist import insist, may_insist
 from shoal_contracts.decision import Decision
 from shoal_kube import Conflict, Kube, KubeError, NotFound, Recorder, Throttled, Unreachable
 
+_BAD_REQUEST = 400
 _NO_ANSWER = (0, 502, 503, 504)
 """Statuses (0: none came) after which the eviction may or may not have been done, and may be tried again."""
+
+
+def cannot_be_asked(error: KubeError) -> bool:
+    """A webhook stands in the way that is never called by dry run: only doing it will tell."""
+    return error.status == _BAD_REQUEST and "does not support dry run" in error.message
 
 
 async def evict(kube: Kube, recorder: Recorder, decision: Decision, version: str, *, dry_run: bool) -> tuple[Posted, str]:
@@ -17,6 +23,8 @@ async def evict(kube: Kube, recorder: Recorder, decision: Decision, version: str
         try:
             await kube.evict(decision.namespace, decision.pod, decision.uid, version, dry_run=dry_run)
         except KubeError as error:
+            if dry_run and cannot_be_asked(error):
+                return Posted.DONE, ""
             if not may_insist(decision, error):
                 raise
             if not dry_run:

@@ -17,7 +17,7 @@ from shoal_contracts.base import encode
 from shoal_contracts.decision import Header
 from shoal_kube import Bad, Deleted, Denied, Kube, KubeConfig, Put, Recorder, Ref, Reflector, Synced, resources
 from shoal_kube.resources import Resource
-from shoal_model import normalise, objects, storage
+from shoal_model import admission, normalise, objects, storage
 from shoal_model.pinned import pinned_node
 from shoal_service import Common, Context, run, telemetry
 from shoal_service.leader import leading
@@ -48,8 +48,14 @@ KINDS: dict[str, Resource] = {
     "csidriver": resources.DRIVERS,
     "storagecapacity": resources.STORAGE_CAPACITIES,
     "nrt": resources.NODE_RESOURCES,
+    "validatingwebhook": resources.VALIDATING_WEBHOOKS,
+    "mutatingwebhook": resources.MUTATING_WEBHOOKS,
+    "validatingpolicy": resources.VALIDATING_POLICIES,
+    "mutatingpolicy": resources.MUTATING_POLICIES,
 }
 """Kind in the subjects -> resource of the API."""
+ADMISSION = ("validatingwebhook", "mutatingwebhook", "validatingpolicy", "mutatingpolicy")
+"""Of these only what is asked about bindings is published."""
 OPTIONAL = frozenset(
     {
         "topology",
@@ -63,6 +69,7 @@ OPTIONAL = frozenset(
         "pvc",
         "pv",
         "namespace",
+        *ADMISSION,
     }
 )
 """Kinds without which pods that name none of them are scheduled all the same: a cluster may lack them."""
@@ -90,7 +97,8 @@ class Service:
     async def watch(self, kind: str, resource: Resource) -> None:
         """Keep the picture of one kind up to date, for ever."""
         found = normalise.TYPES.get(resource.kind)
-        reflector: Reflector[object] = Reflector(self._kube, resource, found[0] if found else objects.Opaque)
+        read = found[0] if found else admission.Admission if kind in ADMISSION else objects.Opaque
+        reflector: Reflector[object] = Reflector(self._kube, resource, read)
         denied = ""
         async for told in reflector.run():
             match told:
@@ -148,6 +156,11 @@ class Service:
         subject = self._subject(kind, resource, told.key)
         if resource.kind in normalise.TYPES:
             record = normalise.TYPES[resource.kind][1](told.value)
+        elif isinstance(told.value, admission.Admission):
+            record = admission.record(resource.kind, told.value)
+            if record is None:
+                self._picture.drop(subject)
+                return
         else:
             record = state.ObjectRecord(
                 type=resource.kind, namespace=told.key[0], name=told.key[1], uid=told.uid,

@@ -45,13 +45,20 @@ NOTHING = Origin()
 
 
 def decisions(
-    result: CycleResult, cluster: Cluster, naming: Naming, origins: Mapping[str, Origin], implied: Set[str]
+    result: CycleResult,
+    cluster: Cluster,
+    naming: Naming,
+    origins: Mapping[str, Origin],
+    implied: Set[str],
+    *,
+    ask: bool = False,
 ) -> list[list[Decision]]:
-    """Lists of decisions that are to be committed together. ``implied``: pods that don't show their group yet."""
+    """Lists of decisions that are to be committed together. ``implied``: pods that don't show their group yet; ``ask``:
+    something in the API server may refuse bindings, so that each of a gang that starts is tried before the first is made."""
     found: list[list[Decision]] = []
     number = 0
     for gang in result.gangs:
-        members = _binds(gang, cluster, naming, number, origins, implied)
+        members = _binds(gang, cluster, naming, number, origins, implied, ask)
         number += len(members)
         # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
         found += [members[i : i + MOST] for i in range(0, len(members), MOST)]
@@ -83,11 +90,12 @@ def _evictions(victims: list[Eviction], cluster: Cluster, naming: Naming, number
 
 
 def _binds(
-    gang: Gang, cluster: Cluster, naming: Naming, number: int, origins: Mapping[str, Origin], implied: Set[str]
+    gang: Gang, cluster: Cluster, naming: Naming, number: int, origins: Mapping[str, Origin], implied: Set[str], ask: bool
 ) -> list[Decision]:
     """The members of a gang. They are staged where one binding may fail long after another was posted."""
     size = len(gang.members)
-    staged = size > MOST or (size > 1 and any(m.gpu_groups or m.volumes for m in gang.members))
+    begins = size > 1 and gang.starts and sum(leaf.minimum for leaf in cluster.jobs[gang.namespace, gang.group].leaf_list) > 1
+    staged = size > MOST or (begins and ask) or (size > 1 and any(m.gpu_groups or m.volumes for m in gang.members))
     name = naming.id(number) if staged else ""
     found = []
     for member in gang.members:
@@ -107,8 +115,9 @@ def _binds(
                 id=naming.id(number), verb=Verb.BIND, namespace=member.namespace, pod=member.pod,
                 uid=member.uid, resource_version=pod.resource_version, node=member.node, epoch=naming.epoch,
                 cycle=naming.cycle, group=gang.group, queue=gang.queue, gang=name, gang_size=size if staged else 0,
-                staged=staged, annotations=notes, labels=tags, gpu_groups=list(member.gpu_groups), portion=member.portion,
-                memory_mib=member.memory_mib, volumes=dict(member.volumes), at=naming.at, cause=origin.cause, seen=origin.seen,
+                staged=staged, begins=begins, annotations=notes, labels=tags, gpu_groups=list(member.gpu_groups),
+                portion=member.portion, memory_mib=member.memory_mib, volumes=dict(member.volumes), at=naming.at,
+                cause=origin.cause, seen=origin.seen,
             )
         )  # fmt: skip
     return found

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal_core import Cluster
 from shoal_kube import Forbidden, Invalid
 from shoal_service import Context
 
@@ -21,6 +22,19 @@ class Target:
     namespace: str
     name: str
     uid: str
+
+
+def pending(cluster: Cluster) -> list[Target]:
+    """Pods of the shard that wait: a binder may have a binding of each in its hands."""
+    return [
+        Target(p.record.namespace, p.record.name, p.record.uid)
+        for p in cluster.pods.values()
+        # An eviction is judged by its record in the stream before it is asked for, a binding only the second time.
+        if p.pending
+        and p.record.scheduler_name == cluster.scheduler_name
+        # Epochs of other shards are others: their decisions would be taken for old ones.
+        and (p.record.namespace, p.record.group) not in cluster.elsewhere
+    ]
 
 
 async def fence(

@@ -20,6 +20,7 @@ from shoal_contracts.journal import (
     Forgotten,
     Input,
     Removed,
+    StartFailed,
     Step,
 )
 from shoal_contracts.state import ObjectRecord, StateMessage
@@ -103,6 +104,11 @@ class Journal:
         """See Cluster."""
         self._steps.append(EvictionBackoff(uid=uid, on=on, why=why))
         self._cluster.set_eviction_backoff(uid, on, why)
+
+    def start_failed(self, namespace: str, name: str) -> None:
+        """See Cluster."""
+        self._steps.append(StartFailed(namespace=namespace, name=name))
+        self._cluster.start_failed(namespace, name)
 
     # cycles
 

@@ -185,7 +185,15 @@ class Go:
     members: tuple[str, ...]
 
 
-Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Backoff | Go
+@dataclass(frozen=True)
+class StartFailed:
+    """A member of the group was refused, and others of the same start may run: they go, unless the group is whole."""
+
+    namespace: str
+    group: str
+
+
+Instruction = Assume | AssumeGone | Forget | Close | Touch | Hold | Backoff | Go | StartFailed
 
 
 class Ledger:
@@ -314,12 +322,15 @@ class Ledger:
                     entry.patience = self._expiry
                 return []
             case Result.REFUSED:
+                if not entry.refused:
+                    self._hold(entry, now)
+                entry.refused, entry.why = True, found.message
                 if entry.phase in _ENDING:
                     return []
+                decision = entry.decision
+                partly = decision.begins and decision.gang not in self._gangs
                 # Another binder may still have the decision in its hands: the room is free only after a touch.
-                self._hold(entry, now)
-                entry.refused, entry.why = True, found.message
-                return self._give_up(entry)
+                return [*([StartFailed(decision.namespace, decision.group)] if partly else ()), *self._give_up(entry)]
             case Result.STALE | Result.GONE:
                 self._hold(entry, now)
                 entry.why = found.message

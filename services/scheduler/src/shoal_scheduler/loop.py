@@ -21,10 +21,10 @@ from shoal_kube import Election, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
 from shoal_model import labels, objects, storage
 from shoal_model.membership import Membership
-from shoal_scheduler import metrics
+from shoal_scheduler import asked, metrics
 from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_scheduler.decisions import Naming, Origin, decisions
-from shoal_scheduler.fence import Target, fence
+from shoal_scheduler.fence import Target, fence, pending
 from shoal_scheduler.journal import Journal
 from shoal_scheduler.ledger import (
     Assume,
@@ -38,6 +38,7 @@ from shoal_scheduler.ledger import (
     Instruction,
     Ledger,
     Phase,
+    StartFailed,
     Touch,
 )
 from shoal_scheduler.marks import Marks
@@ -63,7 +64,7 @@ GO_TTL = 600.0
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
 _NORMALISED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", "namespace", "nrt")
-FOLLOWED = (*_NORMALISED, *(kind for kind, _ in storage.KINDS.values()))
+FOLLOWED = (*_NORMALISED, *asked.KINDS, *(kind for kind, _ in storage.KINDS.values()))
 """Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)
 
@@ -82,7 +83,7 @@ class Loop:
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation, context.config.provisioning)
         self._membership = Membership()
-        self._reservations = Reservations()
+        self._reservations, self._asked = Reservations(), asked.Asked()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
@@ -248,18 +249,7 @@ class Loop:
         return min([known, *(seq - 1 for _, seq in open_now.values())])
 
     async def _fence_pending(self, epoch: int) -> None:
-        await self._fence(
-            epoch,
-            [
-                Target(p.record.namespace, p.record.name, p.record.uid)
-                for p in self._cluster.pods.values()
-                # An eviction is judged by its record in the stream before it is asked for, a binding only the second time.
-                if p.pending
-                and p.record.scheduler_name == self._cluster.scheduler_name
-                # Epochs of other shards are others: their decisions would be taken for old ones.
-                and (p.record.namespace, p.record.group) not in self._cluster.elsewhere
-            ],
-        )
+        await self._fence(epoch, pending(self._cluster))
 
     async def _fence(self, epoch: int, targets: list[Target]) -> None:
         """Nothing that was decided under an epoch before this one takes effect on these pods any more."""
@@ -382,6 +372,8 @@ class Loop:
             self._context.log.error("put aside after an error", what=what, error=repr(error), exc_info=error)
 
     def _news(self, news: News) -> None:
+        if self._asked.heard(news.kind, news.names, news.record is not None):
+            return
         match news.record:
             case PodRecord() as pod:
                 self._pod(pod, news)
@@ -472,6 +464,8 @@ class Loop:
                         # Until it is given up, its gang may have it or not: the others don't start on the strength of it.
                         self._journal.bar(decision.uid, True)
                     self._tasks.create_task(self._touch(decision))
+                case StartFailed(namespace, group):
+                    self._journal.start_failed(namespace, group)
                 case Go(gang, members):
                     self._tasks.create_task(self._go(gang, members))
 
@@ -525,7 +519,7 @@ class Loop:
         assert self._committer is not None
         epoch, at = self._committer.epoch, self._context.clock.now()
         naming = Naming(epoch, self._cycle, at, self._context.config.shard)
-        gangs = decisions(result, self._cluster, naming, self._origin, self._implied)
+        gangs = decisions(result, self._cluster, naming, self._origin, self._implied, ask=bool(self._asked))
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
         self._do(self._ledger.decided(flat, clock.monotonic()))

@@ -51,8 +51,11 @@ def _look(session: Session, job: Job, record: GroupRecord) -> None:
     since = stale(job, session.now, older=session.settings.kai_0_17)
     if int(since) != int(record.stale_since):
         session.result.stale.append(Staleness(*key, since))
-    grace = grace_of(job, session.settings)
-    if grace < 0 or session.now - since < grace:
+    grace, failed = grace_of(job, session.settings), job.history.start_failed
+    if failed and not cluster.assumed.keys().isdisjoint(job.pods):
+        # The rest of its start is under way still: all of it goes together, or it is whole after all.
+        return
+    if not failed and (grace < 0 or session.now - since < grace):
         return
     pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
     if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
@@ -66,7 +69,8 @@ def _look(session: Session, job: Job, record: GroupRecord) -> None:
     evictions: dict[str, Eviction] = {}
     for pod in pods:
         session.evict(pod)
-        text = f"pod {pod.record.name} is evicted because its gang lost members: {short} since {clock(since)}"
+        why = f"could not start: a member was refused, {short}" if failed else f"lost members: {short} since {clock(since)}"
+        text = f"pod {pod.record.name} is evicted because its gang {why}"
         evictions[pod.uid] = Eviction(
             pod.uid, pod.record.namespace, pod.record.name, job.name, record.queue, pod.node_name, STALE, text,
             size=len(pods), ignored=ignored(session, pod), details={"rule": STALE},
