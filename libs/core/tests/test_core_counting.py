@@ -181,9 +181,10 @@ def test_parts_of_gpus_are_not_given_where_other_kinds_are() -> None:
 
 
 @pytest.mark.parametrize("deleted", [0.0, 5.0])
-def test_a_pod_that_nobody_hears_of_holds_its_room(deleted: float) -> None:
+@pytest.mark.parametrize("phase", ["Unknown", "OfNextYear"])
+def test_a_pod_that_nobody_hears_of_holds_its_room(deleted: float, phase: str) -> None:
     lost = [
-        msgspec.structs.replace(r, phase="Unknown", deleted=deleted) if isinstance(r, PodRecord) else r
+        msgspec.structs.replace(r, phase=phase, deleted=deleted) if isinstance(r, PodRecord) else r
         for r in work("lost", gpus=1, nodes=["n"])
     ]
     started, _ = run(node("n", 1), *lost, *work("new", gpus=1))

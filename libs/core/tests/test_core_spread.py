@@ -133,6 +133,17 @@ def test_node_affinity_and_taints_decide_which_domains_count() -> None:
     assert len(starts(cycle(world(queue("q"), *nodes, *waits(3, spread(node_taints_policy="Honor")))))) == 3
 
 
+@pytest.mark.parametrize("state", [{"unschedulable": True}, {"ready": False}, {"conditions": {"DiskPressure": "True"}}])
+def test_nodes_that_take_nobody_are_as_good_as_tainted(state: dict[str, Any]) -> None:
+    nodes = [*zones("a"), replace(node("n1", labels={ZONE: "b"}), **state)]
+    assert len(starts(cycle(world(queue("q"), *nodes, *waits(3, spread()))))) == 1
+    honoured = spread(node_taints_policy="Honor")
+    assert len(starts(cycle(world(queue("q"), *nodes, *waits(3, honoured))))) == 3
+    both = starts(cycle(world(queue("q"), *nodes, *waits(3, honoured, tolerations=[Toleration(operator="Exists")]))))
+    assert len(both) == 3
+    assert ("n1" in both.values()) == ("unschedulable" in state)
+
+
 def test_several_constraints_hold_together() -> None:
     host = "kubernetes.io/hostname"
     nodes = [node(f"n{i}", labels={ZONE: z, host: f"n{i}"}) for i, z in enumerate("aab")]

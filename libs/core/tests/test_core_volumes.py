@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,8 @@ def thing(kind: str, body: dict[str, Any], namespace: str = "") -> ObjectRecord:
 
 def claim(name: str, storage_class: str = "local", size: str = "1Gi", volume: str = "") -> ObjectRecord:
     spec = {"storageClassName": storage_class, "resources": {"requests": {"storage": size}}, "volumeName": volume}
-    return thing("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": "ns"}, "spec": spec}, "ns")
+    status = {"phase": "Bound" if volume else "Pending"}
+    return thing("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": "ns"}, "spec": spec, "status": status}, "ns")
 
 
 def volume(name: str, at: str = "", size: str = "1Gi") -> ObjectRecord:
@@ -133,7 +135,8 @@ def test_no_volume_goes_to_two_claims_or_is_too_small_or_far(volumes: list[tuple
 def single(name: str, volume: str = "v") -> ObjectRecord:
     """A claim for one pod alone."""
     spec = {"storageClassName": "local", "accessModes": ["ReadWriteOncePod"], "volumeName": volume}
-    return thing("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": "ns"}, "spec": spec}, "ns")
+    meta = {"name": name, "namespace": "ns", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
+    return thing("PersistentVolumeClaim", {"metadata": meta, "spec": spec}, "ns")
 
 
 USING = {"volumes": ["one"]}
@@ -186,3 +189,44 @@ def test_other_access_modes_are_shared() -> None:
     shared = [*work("first", pod=USING), *work("second", created=1, pod=USING)]
     found = cluster(node("a"), volume("v"), claim("one", volume="v"), *shared)
     assert starts(cycle(found)) == {"first-0": "a", "second-0": "a"}
+
+
+ZONE, OLD = "topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"
+
+
+@pytest.mark.parametrize(
+    ("volume_labels", "node_labels", "fits"),
+    [
+        ({ZONE: "a"}, {ZONE: "a"}, True),
+        ({ZONE: "a"}, {ZONE: "b"}, False),
+        ({ZONE: "b__a"}, {ZONE: "a"}, True),
+        ({ZONE: "b__c"}, {ZONE: "a"}, False),
+        ({OLD: "a"}, {ZONE: "a"}, True),
+        ({OLD: "a"}, {OLD: "b", ZONE: "a"}, False),
+        ({ZONE: "a"}, {OLD: "a"}, False),
+        ({"topology.kubernetes.io/region": "r"}, {ZONE: "a"}, False),
+        ({ZONE: "a"}, {}, True),
+        ({}, {ZONE: "a"}, True),
+    ],
+)
+def test_a_volume_that_is_labelled_with_zones_is_reached_from_them(
+    volume_labels: dict[str, str], node_labels: dict[str, str], fits: bool
+) -> None:
+    spec = {"storageClassName": "local", "capacity": {"storage": "1Gi"}}
+    there = thing("PersistentVolume", {"metadata": {"name": "v", "labels": volume_labels}, "spec": spec})
+    records = [node("n", labels=node_labels), there, claim("one", volume="v"), *work("g", pod=USING)]
+    result = cycle(cluster(*records))
+    assert starts(result) == ({"g-0": "n"} if fits else {})
+    if not fits:
+        assert "volume node affinity conflict" in result.waiting[0].message
+
+
+def test_a_claim_that_names_a_volume_which_is_not_its_own_yet_waits() -> None:
+    spec = {"storageClassName": "local", "volumeName": "v"}
+    early = thing("PersistentVolumeClaim", {"metadata": {"name": "one", "namespace": "ns"}, "spec": spec}, "ns")
+    found = cluster(node("a"), volume("v"), early, *work("g", pod=USING))
+    result = cycle(found, now=1.0)
+    assert starts(result) == {}
+    assert "'one' is not bound to volume 'v' yet" in result.waiting[0].message
+    found.apply(claim("one", volume="v"))
+    assert starts(cycle(found, now=2.0)) == {"g-0": "a"}

@@ -32,7 +32,9 @@ def test_other_ways_to_write_an_amount(text: str, value: float) -> None:
     assert amount(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1 Gi", "1Gb", "--1", "1e", "NaN", "inf", "0x10", "1" * 100, "１"])
+@pytest.mark.parametrize(
+    "text", ["", "abc", "1 Gi", "1Gb", "--1", "1e", "NaN", "inf", "0x10", "1" * 100, "１", "1e3Ki", "1e3m", " 1", "1 "]
+)
 def test_nonsense_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadQuantity, match="not a quantity"):
         amount(text)

@@ -55,6 +55,31 @@ def test_what_the_pod_asks_for_as_a_whole_wins(resources: Any, asked: dict[str, 
         assert [c.requests for c in found.container_requests] == [{"cpu": 2000.0}]
 
 
+@pytest.mark.parametrize(
+    ("resource", "text", "whole"),
+    [
+        ("nvidia.com/gpu", "0.5", False),
+        ("nvidia.com/gpu", "500m", False),
+        ("nvidia.com/gpu", "2000m", True),
+        ("example.com/foo", "1.5", False),
+        ("example.com/foo", "1e0", True),
+        ("cpu", "0.5", True),
+        ("ephemeral-storage", "0.5", True),
+    ],
+)
+def test_there_are_no_parts_of_extended_resources(resource: str, text: str, whole: bool) -> None:
+    found = pod_of({"containers": [container(**{resource: text})]})
+    assert bool(found.error) is not whole
+    if not whole:
+        assert f"containers[0].resources.requests.{resource}: {text} is no whole number" in found.error
+        assert ("gpu-fraction" in found.error) == (resource == "nvidia.com/gpu")
+
+
+@pytest.mark.parametrize("status", [{}, {"phase": ""}])
+def test_a_pod_without_a_phase_waits(status: dict[str, Any]) -> None:
+    assert pod_of({}, status).phase == "Pending"
+
+
 def test_overhead_comes_on_top_of_what_the_pod_asks_for() -> None:
     spec = {
         "containers": [container(cpu="2")],

@@ -21,14 +21,6 @@ def standing(cluster: Cluster, pod: Pod) -> Place:
             return SUCCEEDED, "", ()
         case "Failed":
             return FAILED, "", ()
-        case "Unknown" if not record.node:
-            return GONE, "", ()
-        case "Running" | "Unknown":
-            # Nobody hears of a pod of the second kind, but it may well run: it holds its room, as in Kubernetes.
-            if record.deleted:
-                late = cluster.now - record.deleted > cluster.settings.stuck_after
-                return STUCK if late else RELEASING, record.node, groups
-            return (RELEASING if pod.uid in cluster.going else RUNNING), record.node, groups
         case "Pending":
             if record.deleted or pod.uid in cluster.going:
                 return RELEASING, record.node, groups
@@ -41,5 +33,11 @@ def standing(cluster: Cluster, pod: Pod) -> Place:
                 # Another scheduler will put it on the only node that it may use: that room is promised.
                 return BINDING, pinned_node(record), ()
             return (GATED if record.gated else PENDING), "", ()
+        case _ if not record.node and record.phase != "Running":
+            return GONE, "", ()
         case _:
-            return GONE, record.node, ()
+            # Nobody hears of a pod that is neither running nor ended, but it may well run: it holds its room, as in Kubernetes.
+            if record.deleted:
+                late = cluster.now - record.deleted > cluster.settings.stuck_after
+                return STUCK if late else RELEASING, record.node, groups
+            return (RELEASING if pod.uid in cluster.going else RUNNING), record.node, groups

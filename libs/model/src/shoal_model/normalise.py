@@ -152,7 +152,7 @@ def pod(found: objects.Pod) -> state.PodRecord:
         subgroup=tags.get(labels.SUBGROUP, ""),
         node=spec.node_name,
         nominated_node=status.nominated_node_name,
-        phase=status.phase,
+        phase=status.phase or "Pending",
         scheduled=scheduled,
         condition_message=message,
         ready=ready,

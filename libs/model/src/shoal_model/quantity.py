@@ -15,7 +15,7 @@ _SUFFIX = {
     "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40), "Pi": Decimal(2**50),
     "Ei": Decimal(2**60),
 }  # fmt: skip
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([numkMGTPE]|[KMGTPE]i)?", re.ASCII)
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i))?", re.ASCII)
 _STEP = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LIMIT = 64
@@ -30,11 +30,11 @@ class BadQuantity(ValueError):
 
 
 def _parse(text: str) -> Decimal:
-    found = _QUANTITY.fullmatch(text.strip()) if len(text) <= LIMIT else None
+    found = _QUANTITY.fullmatch(text) if len(text) <= LIMIT else None
     if not found:
         raise BadQuantity(f"not a quantity: {text[:LIMIT]!r}")
     try:
-        value = Decimal(found.group(1)) * _SUFFIX[found.group(2) or ""]
+        value = Decimal(found.group(1) + (found.group(2) or "")) * _SUFFIX[found.group(3) or ""]
     except InvalidOperation as error:
         raise BadQuantity(f"not a quantity: {text!r}") from error
     if abs(value) > MOST:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shoal_contracts.state import HostPort
 from shoal_model import labels, objects
-from shoal_model.quantity import BadQuantity, amount, milli
+from shoal_model.quantity import BadQuantity, amount, exact, milli
 
 Amounts = dict[str, float]
 GPUS = ("gpu", labels.GPU, "amd.com/gpu")
@@ -37,6 +37,9 @@ def base_units(quantities: objects.Quantities | None, where: str) -> Amounts:
             raise BadQuantity(f"{where}.{resource}: {error}") from error
         if value < 0:
             raise BadQuantity(f"{where}.{resource}: {text} is negative")
+        if "/" in resource and exact(str(text)) % 1:
+            hint = f"; for a part of a GPU there is the annotation {labels.GPU_FRACTION}" if resource in GPUS else ""
+            raise BadQuantity(f"{where}.{resource}: {text} is no whole number{hint}")
         found[resource] = value
     return found
 

@@ -11,6 +11,15 @@ from shoal_model.quantity import BadQuantity, amount
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """On a claim: the node for which its volume is to be made."""
+BOUND = "pv.kubernetes.io/bind-completed"
+"""On a claim: it is bound to the volume that it names."""
+ZONES = {
+    "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region": "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+}
+"""Labels of volumes and nodes that say where they are -> the label that has taken their place."""
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 """On a volume: the claim was matched with it, its creator did not name it."""
 NO_PROVISIONER = "kubernetes.io/no-provisioner"
@@ -49,6 +58,12 @@ class Claim(Obj):
     metadata: Meta = msgspec.field(default_factory=Meta)
     spec: ClaimSpec = msgspec.field(default_factory=ClaimSpec)
     status: Phase = msgspec.field(default_factory=Phase)
+
+    @property
+    def bound(self) -> bool:
+        """Whether the volume controller has bound it to a volume."""
+        said = BOUND in (self.metadata.annotations or {}) or self.status.phase in ("Bound", "Lost")
+        return bool(self.spec.volume_name) and said
 
     @property
     def selected_node(self) -> str:
@@ -152,6 +167,12 @@ def slim(kind: str, body: bytes) -> bytes:
         return msgspec.json.encode(KINDS[kind][1].decode(body))
     except msgspec.DecodeError:
         return body
+
+
+def zones(volume: Volume) -> tuple[tuple[str, frozenset[str]], ...]:
+    """(label, its values) of nodes that reach the volume, as its labels say it (Kubernetes' VolumeZone)."""
+    tags = volume.metadata.labels or {}
+    return tuple((key, frozenset(v.strip() for v in tags[key].split("__"))) for key in ZONES if key in tags)
 
 
 def suits(volume: Volume, claim: Claim) -> bool:

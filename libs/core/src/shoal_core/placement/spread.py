@@ -121,9 +121,11 @@ class Spread:
         )
         found = self._eligible.get(key)
         if found is None:
-            found = self._session.everywhere.astype(bool)
+            nodes = self._session.nodes
+            # Nodes that are cordoned or not ready have taints that say so, as soon as a controller has seen it.
+            found = (self._session.everywhere & nodes.open_to(pod) if taints else self._session.everywhere).astype(bool)
             for column in np.flatnonzero(found).tolist():
-                node = self._session.nodes.records[column]
+                node = nodes.records[column]
                 assert node is not None
                 found[column] = (not affinity or selected(pod, node.name, node.labels)) and (
                     not taints or tolerated(pod, node.taints)

@@ -3,7 +3,7 @@ rules of Kubernetes' VolumeBinding)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,19 @@ from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
 from shoal_model.normalise import node_terms, selector
 from shoal_model.quantity import BadQuantity, amount
-from shoal_model.storage import IMMEDIATE, NO_PROVISIONER, Capacity, Claim, StorageClass, TopologyTerm, Volume, size, suits
+from shoal_model.storage import (
+    IMMEDIATE,
+    NO_PROVISIONER,
+    ZONES,
+    Capacity,
+    Claim,
+    StorageClass,
+    TopologyTerm,
+    Volume,
+    size,
+    suits,
+    zones,
+)
 
 if TYPE_CHECKING:
     from shoal_core.session import Session
@@ -38,8 +50,8 @@ class Storage:
         self._reach: dict[int, Bytes] = {}
         """Capacity object -> nodes that it is for."""
         self._elsewhere: frozenset[Key] | None = None
-        self._single = not session.settings.kai_0_17
-        """Whether a claim may be for one pod alone."""
+        self._kubernetes = not session.settings.kai_0_17
+        """Whether a claim may be for one pod alone, and a volume for the zones that its labels name."""
 
     @property
     def _volumes(self) -> Volumes:
@@ -56,8 +68,10 @@ class Storage:
                 return f"persistentvolumeclaim {name!r} not found: create it in namespace {pod.namespace}"
             if claim.metadata.deletion_timestamp is not None:
                 return f"persistentvolumeclaim {name!r} is being deleted"
-            if claim.spec.volume_name:
+            if claim.bound:
                 continue
+            if claim.spec.volume_name:
+                return f"persistentvolumeclaim {name!r} is not bound to volume {claim.spec.volume_name!r} yet, which it names"
             kind = self._volumes.storage_class(claim)
             if kind is None or kind.volume_binding_mode == IMMEDIATE:
                 return f"pod has unbound immediate PersistentVolumeClaims: {name!r} waits for its volume"
@@ -66,7 +80,7 @@ class Storage:
     def used(self, pod: PodRecord, later: bool) -> str:
         """Which claim of the pod is for one pod alone and has one already; empty if there is none. ``later``: when what
         leaves is gone."""
-        if not self._single:
+        if not self._kubernetes:
             return ""
         for key, claim in self._volumes.claims(pod):
             if ONE_POD not in (claim.spec.access_modes or ()):
@@ -215,11 +229,21 @@ class Storage:
         if found is None:
             affinity = volume.spec.node_affinity
             terms = node_terms(affinity.required) if affinity else None
+            within = zones(volume) if self._kubernetes else ()
             found = self._session.everywhere
             if terms is not None:
                 found = self._where(lambda node: any(meets(t, node.name, node.labels) for t in terms))
+            if within:
+                found = found & self._where(lambda node: _in_zones(within, node.labels))
             self._within[volume.metadata.name] = found
         return found
+
+
+def _in_zones(within: Sequence[tuple[str, frozenset[str]]], labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels is where the volume is; one that says nothing of zones may be anywhere."""
+    if not any(label in labels for label in ZONES):
+        return True
+    return all(labels.get(key, labels.get(ZONES[key])) in values for key, values in within)
 
 
 def _allows(terms: Sequence[TopologyTerm], node: NodeRecord) -> bool:
