@@ -63,6 +63,8 @@ def run(session: Session, actions: Iterable[str] | None = None, tell: Callable[[
     cluster = session.cluster
     jobs = _jobs(session)
     walk = Walk(session)
+    # What Walk keeps holds for as long as reservations stand.
+    session.placer = lambda job, pods, among: Walk(session).place(job, pods, among, later=False)
     tell("jobs")
     orders: list[Sorted] = []
     tried = False

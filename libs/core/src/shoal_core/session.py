@@ -12,7 +12,8 @@ from shoal_core.cluster import Cluster
 from shoal_core.nodes import Saved
 from shoal_core.placement.census import Census
 from shoal_core.placement.claim import Token
-from shoal_core.results import CycleResult, Eviction, Gang, Hindrance, Placed
+from shoal_core.reserved import Placer, nowhere, start_reserved
+from shoal_core.results import CycleResult, Eviction, Hindrance, Placed
 from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
@@ -103,6 +104,8 @@ class Session:
         """Which budgets keep the victims of a group that waits."""
         self.unfinished: list[tuple[str, str]] = []
         """Groups whose search used up its work."""
+        self.placer: Placer = nowhere
+        """Places pods anew when the cycle ends: set by what has the rules for it."""
 
     # steps
 
@@ -489,7 +492,7 @@ class Session:
         for column in shared:
             cluster.rebuild_node(column)
         if void:
-            self._start_reserved()
+            start_reserved(self)
         for job in {id(p.job): p.job for p in (*self.placed.values(), *self.later.values())}.values():
             if job is not None:
                 job.signature_cache = None
@@ -502,33 +505,6 @@ class Session:
             cluster.look_again(job)
         self.result.units = self.units
         return self.result
-
-    def _start_reserved(self) -> None:
-        """Room that was only taken on paper is free at once: what was reserved in it starts, job by job, whole."""
-        cluster, nodes = self.cluster, self.nodes
-        places = {r.uid: r for r in self.result.reserved}
-        by_job: dict[int, list[Pod]] = {}
-        for uid in places:
-            pod = cluster.pods[uid]
-            by_job.setdefault(id(pod.job), []).append(pod)
-        for pods in by_job.values():
-            job, start = pods[0].job, len(self.log)
-            if job is None or job.record is None or any(p.status != PENDING or p.shape.shared or p.shape.dynamic for p in pods):
-                continue
-            started = job.counted > 0
-            for pod in pods:
-                column, rows = nodes.columns[places[pod.uid].node], pod.shape.rows
-                if (pod.shape.request[rows] > nodes.idle[rows, column]).any():
-                    self.rollback(start)
-                    break
-                self.place(pod, column, False, (), places[pod.uid].zones)
-            else:
-                if not job.root.satisfied:
-                    self.rollback(start)
-                    continue
-                self.result.gangs.append(Gang(*job.key, job.record.queue, self.commit_places(), not started))
-                job.history.started = job.history.started if started else self.now
-                self.result.reserved = [r for r in self.result.reserved if r.uid not in {p.uid for p in pods}]
 
     def _take_back(self, shared: set[int]) -> set[str]:
         """Pods that were to start and then had to make room in the same cycle never start: both decisions are void."""
