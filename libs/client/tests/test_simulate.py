@@ -206,7 +206,7 @@ def test_what_can_not_be_read_is_said(
 def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(Path(__file__).parents[3] / "examples" / "simulate", capsys)
     (cycle,) = found["cycles"]
-    assert {p["pod"]: p["node"] for g in cycle["starts"] for p in g["pods"]} == {"notebook": "gpu-1", "prepare": "gpu-1"}
+    assert {p["pod"]: p["node"] for g in cycle["starts"] for p in g["pods"]} == {"notebook": "gpu-1", "prepare": "cpu-1"}
     assert [(w["code"], w["details"]["queue"]) for w in cycle["waiting"]] == [("OverLimit", "vision")]
 
 

@@ -71,6 +71,16 @@ def test_cpu_only_pods_prefer_nodes_without_gpus() -> None:
     assert placed(cycle(c)) == {"p": "z-cpu"}
 
 
+@pytest.mark.parametrize(("compatibility", "place"), [("", "z-cpu"), ("0.17", "a-gpu")])
+def test_pods_without_gpus_are_not_drawn_to_shared_ones(compatibility: str, place: str) -> None:
+    shares = pod("old", "h", gpus=0, node="a-gpu", phase="Running", share=state.GpuShare(fraction=0.5), gpu_groups=["s"])
+    c = Cluster(Settings(compatibility=compatibility))
+    nodes = node("a-gpu"), node("z-cpu", gpus=0)
+    for record in (queue("q"), *nodes, group("h"), shares, group("g"), pod("p", "g", gpus=0)):
+        c.apply(record)
+    assert placed(cycle(c)) == {"p": place}
+
+
 def test_a_gang_starts_whole_or_not_at_all() -> None:
     c = cluster(queue("q"), node("a", gpus=3), group("g", min_member=4), *(pod(f"p{i}", "g") for i in range(4)))
     result = cycle(c)

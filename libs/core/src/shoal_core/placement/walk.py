@@ -60,6 +60,8 @@ class Walk:
         self._spread_gpu, self._spread_cpu = settings.spread_gpu, settings.spread_cpu
         self._available = int("nodeavailability" in plugins)
         self._sharing = int("gpusharingorder" in plugins)
+        self._sharing_for_all = settings.kai_0_17
+        """Also pods that ask for no GPU at all are drawn to shared ones, away from nodes without GPUs."""
         self._by_kind = "resourcetype" in plugins
         self._device_order = FULLEST if "gpupack" in plugins else EMPTIEST if "gpuspread" in plugins else AS_THEY_COME
         self._claims = "dynamicresources" in plugins
@@ -280,6 +282,10 @@ class Walk:
                     extra[column] += session.cluster.numa.score(name, pod.record)
         return extra, among
 
+    def _joins(self, shape: Shape) -> int:
+        """1 where the shape, which asks for no whole or shared GPUs, is drawn to nodes with shared ones."""
+        return int(bool(self._sharing) and shape.gpus == 0 and (self._sharing_for_all or not shape.cpu_only))
+
     def _strategy(self, cpu_only: bool) -> int:
         if not self._placement:
             return NEITHER
@@ -306,7 +312,7 @@ class Walk:
                 nodes.idle, nodes.releasing, nodes.allocatable, among, self.mask(tasks[0]),
                 nodes.cpu_only if cpu_only and self._by_kind else self._no_preference, nodes.room, extra, nodes.devices,
                 nodes.ranks(), self._request(shape), shape.rows, CPU if cpu_only else GPU, self._strategy(cpu_only),
-                self._available, int(self._sharing and shape.gpus == 0), int(later), 1, count, columns, waits,
+                self._available, self._joins(shape), int(later), 1, count, columns, waits,
             )
         )  # fmt: skip
         if done:
@@ -433,7 +439,7 @@ class Walk:
                 nodes.idle, nodes.releasing, nodes.allocatable, among, allowed,
                 nodes.cpu_only if cpu_only and self._by_kind else self._no_preference, nodes.room, extra, nodes.devices,
                 nodes.ranks(), request, shape.rows, CPU if cpu_only else GPU, self._strategy(cpu_only), self._available,
-                int(self._sharing and shape.gpus == 0), int(later), 0, 1, self._columns, self._later,
+                self._joins(shape), int(later), 0, 1, self._columns, self._later,
             )
         )  # fmt: skip
         if not done:
