@@ -62,8 +62,8 @@ test: binaries tools check ## all tests
 faults: binaries ## the long fault campaign: SEEDS=20 by default
 	@$(RUN) -m pytest tests/faults -s --seeds $(or $(SEEDS),20)
 
-budgets: binaries ## no PodDisruptionBudget is ever broken on a real API server: RUNS=300 by default
-	@$(RUN) -m pytest tests/e2e/test_budgets.py -s --seeds $(or $(RUNS),300)
+budgets: binaries ## no PodDisruptionBudget is ever broken on a real API server: RUNS=300 by default, from seed FIRST=0
+	@$(RUN) -m pytest tests/e2e/test_budgets.py -s --seeds $(or $(RUNS),300) --first $(or $(FIRST),0)
 
 proto: setup ## proto/ from the message classes
 	@$(RUN) -m shoal_contracts.export proto

@@ -14,6 +14,7 @@ from shoal_contracts.queries import Reserved, ReserveReply, ReserveRequest
 from shoal_contracts.state import NodeRecord, PodRecord
 from shoal_gpu_reservation import metrics
 from shoal_gpu_reservation.books import Books
+from shoal_gpu_reservation.capacity import Capacity
 from shoal_gpu_reservation.desk import Desk
 from shoal_gpu_reservation.ledger import Key, Ledger
 from shoal_gpu_reservation.manifest import PodSettings
@@ -60,7 +61,8 @@ class Service:
         self._ledger = Ledger()
         self._nodes: dict[str, NodeRecord] = {}
         self._ownership = Ownership(context, kube, self._serve)
-        self._desk = Desk(context, kube, self._ledger, self._ownership, config.reservation)
+        self._capacity = Capacity(self._nodes, self._ledger)
+        self._desk = Desk(context, kube, self._ledger, self._ownership, config.reservation, self._capacity)
         self._mender = Mender(context, kube, recorder, self._desk)
         self._recount = Recount(context, kube, self._ledger)
         self._books = Books(context, self._ledger, self._nodes, self._mine)
@@ -101,8 +103,10 @@ class Service:
             elif news.kind == "node":
                 self._nodes.pop(news.names[0], None)
             elif isinstance(news.record, PodRecord):
+                self._capacity.pod(news.record)
                 self._tell(self._ledger.pod(news.record))
             else:
+                self._capacity.gone(*news.names)
                 self._tell(self._ledger.pod_gone(*news.names))
 
     async def _follow_decisions(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from shoal_contracts.queries import Reserved, ReserveReply, ReserveRequest
 from shoal_contracts.subjects import partition
 from shoal_gpu_reservation import metrics
+from shoal_gpu_reservation.capacity import Capacity
 from shoal_gpu_reservation.ledger import Key, Ledger, Reservation
 from shoal_gpu_reservation.manifest import TERM, PodSettings, pod
 from shoal_gpu_reservation.ownership import Ownership
@@ -32,9 +33,11 @@ AGAIN = 1.0
 class Desk:
     """One replica's. ``ledger`` is kept up to date by others, who say so with ``tell``."""
 
-    def __init__(self, context: Context[Any], kube: Kube, ledger: Ledger, ownership: Ownership, settings: PodSettings) -> None:
+    def __init__(
+        self, context: Context[Any], kube: Kube, ledger: Ledger, ownership: Ownership, settings: PodSettings, capacity: Capacity
+    ) -> None:
         self._context, self._kube, self._ledger, self._ownership = context, kube, ledger, ownership
-        self._settings = settings
+        self._settings, self._capacity = settings, capacity
         self._held: dict[Key, float] = {}
         self._refused: dict[Key, tuple[float, str]] = {}
         self._made: dict[Key, float] = {}
@@ -138,25 +141,37 @@ class Desk:
         standing = group.reservation if group else None
         if standing is None:
             if not (group and group.reservations):
-                await self._make(key, request, term)
+                return await self._make(key, request, term)
         elif standing.lost:
             return ReserveReply(state=Reserved.REFUSED, message=standing.lost)
         elif standing.device and await self._renewed(standing, term):
             return ReserveReply(state=Reserved.READY, device=standing.device)
         return None
 
-    async def _make(self, key: Key, request: ReserveRequest, term: int) -> None:
+    async def _make(self, key: Key, request: ReserveRequest, term: int) -> ReserveReply | None:
+        """Make the reservation; the answer if no device of the node is left for it."""
         now = self._context.clock.monotonic()
         if now - self._made.get(key, -AGAIN) < AGAIN:
-            return
+            return None
+        # Before anything is awaited: of two groups that ask at once for the last device the second sees the first.
+        verdict = self._capacity.verdict(key, [made for made in self._made if self.is_held(made)])
+        if not verdict.now:
+            self._made.pop(key, None)
+            return None if verdict.later else ReserveReply(state=Reserved.REFUSED, message=verdict.why)
         self._made.setdefault(key, now)
         body = pod(*key, str(term), request.tolerations, self._settings)
         await reach("gpu.before_create")
         try:
             await self._kube.post(PODS.path("", labels.RESERVATION_NAMESPACE), body)
         except AlreadyExists:
-            return  # made before, or not gone yet: the state plane will tell
+            return None  # made before, or not gone yet: the state plane will tell
+        except (Unreachable, Throttled):
+            raise
+        except KubeError:
+            self._made.pop(key, None)
+            raise
         await reach("gpu.after_create")
+        return None
 
     async def _renewed(self, standing: Reservation, term: int) -> bool:
         """Whether the reservation bears the mark of this term: a deletion that an owner before us has under way fails."""

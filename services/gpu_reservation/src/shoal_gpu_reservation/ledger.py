@@ -82,6 +82,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.groups: dict[Key, Group] = {}
+        self.on_node: dict[str, dict[str, Group]] = {}
+        """The same by node."""
         self.pods: dict[tuple[str, str], PodRecord] = {}
         """Pods that count, by namespace and name."""
         self.decisions: dict[str, Decision] = {}
@@ -145,11 +147,15 @@ class Ledger:
         found = self.groups.get(key)
         if found is None:
             found = self.groups[key] = Group(*key)
+            self.on_node.setdefault(key[0], {})[key[1]] = found
         return found
 
     def _drop(self, group: Group) -> None:
-        if group.empty:
-            self.groups.pop((group.node, group.name), None)
+        if group.empty and self.groups.pop((group.node, group.name), None) is not None:
+            there = self.on_node[group.node]
+            del there[group.name]
+            if not there:
+                del self.on_node[group.node]
 
     def _count(self, record: PodRecord) -> set[Key]:
         keys = self._keys(record)
