@@ -10,6 +10,8 @@ import pytest
 from shoal_contracts import state
 from shoal_core import Cluster, CycleResult, Settings, cycle
 from shoal_core.configuration import BadConfiguration, read
+from shoal_core.pace import Pace
+from shoal_core.times import next_change
 from shoal_testkit.small import CLASSES, node, queue, starts, work
 
 EVERYTHING = state.Selector()
@@ -267,10 +269,37 @@ def test_a_cycle_has_a_bound_of_evictions_and_the_next_goes_on() -> None:
     assert [len(cycle(cluster, now=i).evictions) for i in range(4)] == [3, 3, 2, 0]
 
 
+def test_a_minute_has_a_bound_of_evictions_and_what_is_over_waits_for_it() -> None:
+    cluster = world(
+        queue("a", "top", gpu=8), node("n", 8), *(runs(f"x{i}", "n") for i in range(8)),
+        *(work(f"w{i}", "a") for i in range(8)), evictions_per_minute=3,
+    )  # fmt: skip
+    assert [len(cycle(cluster, now=at).evictions) for at in (100, 101, 159)] == [3, 0, 0]
+    assert next_change(cluster, 159) == 160
+    assert [len(cycle(cluster, now=at).evictions) for at in (160, 219, 220, 300)] == [3, 0, 2, 0]
+
+
+def test_a_decision_is_larger_than_the_minutes_bound_and_goes_whole() -> None:
+    cluster = world(
+        queue("a", "top", gpu=8), node("n", 8), *(runs(f"x{i}", "n") for i in range(8)),
+        *(work(f"w{i}", "a", gpus=4) for i in range(2)), evictions_per_minute=2,
+    )  # fmt: skip
+    assert [len(cycle(cluster, now=at).evictions) for at in (100, 101, 160)] == [4, 0, 4]
+
+
+def test_a_clock_that_is_set_back_does_not_stop_evictions() -> None:
+    pace = Pace()
+    pace.decided(5, 1000.0)
+    assert (pace.within(1000.0), pace.within(1059.9), pace.within(1060.0)) == (5, 5, 0)
+    pace.decided(5, 1000.0)
+    assert pace.within(500.0) == 0
+
+
 @pytest.mark.parametrize(("value", "part"), [("25%", 0.25), ("100%", 1.0), (0, 0.0), (0.5, 0.5), ("0", 0.0), (None, 0.25)])
 def test_the_caps_are_read_from_the_configuration(value: object, part: float) -> None:
-    found = read({"evictionsPerOwner": value, "evictionsPerCycle": 7})
-    assert (found.evictions_per_owner, found.evictions_per_cycle) == (part, 7)
+    found = read({"evictionsPerOwner": value, "evictionsPerCycle": 7, "evictionsPerMinute": 9})
+    assert (found.evictions_per_owner, found.evictions_per_cycle, found.evictions_per_minute) == (part, 7, 9)
+    assert read({}).evictions_per_minute == 0
 
 
 @pytest.mark.parametrize("value", ["101%", -1, "many", "%", True, "nan", [1]])

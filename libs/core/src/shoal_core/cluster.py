@@ -10,6 +10,7 @@ from shoal_core.fairness.shares import share_out, total
 from shoal_core.gang import tree
 from shoal_core.history import History
 from shoal_core.intake import Intake
+from shoal_core.pace import Pace
 from shoal_core.placement.numa import Ledger
 from shoal_core.placement.volumes import Volumes
 from shoal_core.queues import Queue, Tree
@@ -41,6 +42,7 @@ class Cluster(Intake):
         self.topologies: dict[str, state.TopologyRecord] = {}
         self.namespaces: dict[str, dict[str, str]] = {}  # labels by name
         self.volumes = Volumes()
+        self.pace = Pace()
         self.assumed: dict[str, tuple[str, tuple[str, ...]]] = {}
         """Decided to run: uid -> (node, shared devices)."""
         self.going: set[str] = set()

@@ -83,6 +83,7 @@ def read(
         stuck_after=(_flag(params, "stuckInReleasingThreshold", 0.0) or Settings.stuck_after * NANO) / NANO,
         evictions_per_owner=_part(config.get("evictionsPerOwner"), "evictionsPerOwner", part),
         evictions_per_cycle=max(0, int(_count(most or 0, "evictionsPerCycle"))),
+        evictions_per_minute=max(0, int(_count(config.get("evictionsPerMinute") or 0, "evictionsPerMinute"))),
         restrict_nodes=bool(params.get("restrictNodeScheduling", False)),
         csi_storage=bool(params.get("scheduleCSIStorage", False)),
         compatibility=compatibility,

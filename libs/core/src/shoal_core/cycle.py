@@ -36,6 +36,8 @@ def cycle(cluster: Cluster, *, now: float = 0.0, settings: Settings | None = Non
     session = Session(cluster, now, settings)
     run(session)
     result = session.close()
+    if result.evictions and session.settings.evictions_per_minute > 0:
+        cluster.pace.decided(len(result.evictions), now)
     decided = result.gangs or result.evictions or result.stale or session.unfinished
     until = 0.0 if decided or settings is not None else _same_until(cluster, now)
     cluster.quiet = (cluster.changes, until, result)

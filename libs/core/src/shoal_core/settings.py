@@ -78,6 +78,8 @@ class Settings:
     """This part of the pods of a serving owner (a ReplicaSet, say), and at least one, may be going at a time; 0: any."""
     evictions_per_cycle: int = 100
     """A cycle that has evicted so many looks for no more victims: the next one goes on; 0: any number."""
+    evictions_per_minute: int = 0
+    """So many evictions in a minute: those of this scheduler, so of its node pool; 0: any number."""
     restrict_nodes: bool = False
     csi_storage: bool = False
     """Volumes that are promised count against the capacity that drivers report (schedule-csi-storage)."""

@@ -18,7 +18,10 @@ def next_change(cluster: Cluster, now: float) -> float:
     """The first time after ``now`` at which a cycle on the unchanged cluster may decide something else; infinite if there is
     none. It looks at every group: for simulations."""
     found: list[float] = []
-    if cluster.tried or cluster.disruptions.waits:
+    held = cluster.settings.evictions_per_minute
+    if 0 < held <= cluster.pace.within(now):
+        found.append(cluster.pace.eases())
+    elif cluster.tried or cluster.disruptions.waits:
         found.append(now + SOON)
     for key in cluster.doubtful:
         job = cluster.jobs[key]

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 
+from shoal_core import pace
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
@@ -91,7 +92,6 @@ class Evicting:
         """Try every job once, in order."""
         session, budgets = self.session, self.session.settings.budgets
         began = session.units
-        most = session.settings.evictions_per_cycle
         action = budgets.action.get(self.name, budgets.action.get("default", 0))
         order = Serving(
             [j for j in jobs if self._loaded(j)],
@@ -106,8 +106,7 @@ class Evicting:
                 continue
             left = action - (session.units - began) if action else None
             spent = left is not None and left <= 0 and not budgets.job_minimum
-            spent = spent or 0 < most <= len(session.result.evictions)
-            if spent or (budgets.fruitless and self._fruitless >= budgets.fruitless):
+            if spent or pace.spent(session) or (budgets.fruitless and self._fruitless >= budgets.fruitless):
                 # The next cycle goes on with those that had no turn.
                 session.cluster.tried[self.name] = tried | failed
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shoal_contracts.state import GroupRecord
 from shoal_core.gang import DEFAULT
 from shoal_core.history import stale, whole
+from shoal_core.pace import spent
 from shoal_core.reasons import clock
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
@@ -39,7 +40,7 @@ def evict_stale(session: Session) -> None:
 
 
 def _look(session: Session, job: Job, record: GroupRecord) -> None:
-    cluster, guard, most, key = session.cluster, guard_of(session), session.settings.evictions_per_cycle, job.key
+    cluster, guard, key = session.cluster, guard_of(session), job.key
     if not is_stale(job):
         # A member that is only decided may be refused yet: until the API shows it, the grace runs on.
         if cluster.assumed.keys().isdisjoint(job.pods):
@@ -58,7 +59,7 @@ def _look(session: Session, job: Job, record: GroupRecord) -> None:
     if not failed and (grace < 0 or session.now - since < grace):
         return
     pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
-    if (guard is not None and not guard.fits(pods)) or 0 < most <= len(session.result.evictions):
+    if (guard is not None and not guard.fits(pods)) or (not failed and spent(session)):
         # It goes whole, once its budgets allow it.
         return
     short = ", ".join(
