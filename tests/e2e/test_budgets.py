@@ -65,6 +65,8 @@ class Run:
         self.action = ACTIONS[seed % len(ACTIONS)]
         self.watched = Watched()
         self.path = f"/api/v1/namespaces/{self.name}/pods"
+        self.state = ""
+        """What was seen last, for the report of a run that failed."""
         self._nodes = [f"{self.name}-{i}" for i in range(2)]
 
     async def run(self) -> None:
@@ -72,7 +74,9 @@ class Run:
         await self._prepare()
         try:
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(self._watch())
+                # From before the first pod: one that is Ready at once is not missed.
+                version = (await self.api.get(self.path))["metadata"]["resourceVersion"]
+                watching = tasks.create_task(self._watch(version))
                 await self._fill()
                 self.watched.steady = True
                 await self._want()
@@ -127,6 +131,7 @@ class Run:
         async def full() -> bool:
             status = (await api.get(f"/apis/policy/v1/namespaces/{self.name}/poddisruptionbudgets/web")).get("status", {})
             running = sum(p["status"]["phase"] == "Running" for p in await api.items(self.path))
+            self.state = f"{running} of {len(made)} run, {sorted(self.watched.ready.values())} ready, budget {status}"
             return running == len(made) and status.get("disruptionsAllowed") == 1 and len(self.watched.ready) == SIZE
 
         await until(full, f"{self.name}: the service runs", 120.0)
@@ -156,14 +161,13 @@ class Run:
                 for p in pods
                 for c in p["status"].get("conditions", ())
             )
+            self.state = f"{running} run, {told} told, {len(self.watched.ready)} ready"
             return running == starts and told == count - starts
 
         await until(settled, f"{self.name} ({self.action}): {starts} of {count} start, the rest is told of the budget", 120.0)
 
-    async def _watch(self) -> None:
+    async def _watch(self, version: str) -> None:
         """Follow the pods; what goes of the service is made again under its name."""
-        found = await self.api.get(self.path)
-        version = found["metadata"]["resourceVersion"]
         async for event in self.api.watch(self.path, version):
             gone = self.watched.see(event)
             if gone and self.watched.steady:
@@ -189,10 +193,11 @@ async def test_no_budget_is_ever_broken(api: Api, request: pytest.FixtureRequest
     moving = [seed for seed in seeds if ACTIONS[seed % len(ACTIONS)] == "consolidation"]
 
     async def one(seed: int) -> None:
+        run = Run(api, seed)
         try:
-            await Run(api, seed).run()
+            await run.run()
         except Exception as error:  # the other runs go on
-            failed.append((seed, repr(error)))
+            failed.append((seed, repr(error), run.state))
 
     await gather_limited([one(seed) for seed in seeds if seed not in moving], AT_A_TIME)
     # Consolidation looks at 16 jobs, of whatever run.

@@ -351,3 +351,58 @@ async def test_what_no_dry_run_can_ask_is_done_to_know_it(verb: Verb) -> None:
     assert await binder.takes(decision) == [Result.PREPARED]
     binder.api.answers = [(400, {"reason": "BadRequest", "message": why})]
     assert (await binder.takes(GangGo(gang="gang", epoch=2, members=["u"])))[-1] is Result.REFUSED
+
+
+class Many(Api):
+    """Several pods; those of ``guarded`` can't go."""
+
+    def __init__(self, names: list[str], guarded: set[str]) -> None:
+        super().__init__()
+        self.pods, self.guarded, self.order = set(names), guarded, list[str]()
+
+    async def get(self, path: str) -> bytes:
+        name = path.rpartition("/")[2]
+        found = pod(uid=name)
+        found["metadata"]["name"] = name
+        return msgspec.json.encode(found)
+
+    async def evict(self, namespace: str, name: str, uid: str, version: str = "", *, dry_run: bool = False) -> None:
+        assert not dry_run
+        self.order.append(name)
+        if name in self.guarded:
+            body = {"message": "no", "details": {"causes": [{"reason": "DisruptionBudget", "message": BUDGET}]}}
+            raise from_response(429, msgspec.json.encode(body), None)
+
+
+@pytest.mark.parametrize(
+    ("guarded", "asked", "refused"),
+    [
+        (set(), ["b1", "b2", "a", "c"], []),
+        ({"b1"}, ["b1"], ["a", "b1", "b2", "c"]),
+        ({"b2"}, ["b1", "b2"], ["a", "b2", "c"]),
+    ],
+)
+async def test_victims_under_budgets_go_first_one_by_one_and_a_refusal_spares_the_rest(
+    guarded: set[str], asked: list[str], refused: list[str]
+) -> None:
+    names = ["a", "b2", "c", "b1"]
+    stored = {
+        subjects.decision(n): msgspec.structs.replace(
+            STAGED, id=n, uid=n, pod=n, gang_size=4, budget=f"ns/{n}" if n.startswith("b") else ""
+        )
+        for n in names
+    }
+    binder = Binder()
+    api = Many(names, guarded)
+    binder.service._kube = api  # type: ignore[assignment]
+
+    async def last(_: str, subject: str) -> Any:
+        return SimpleNamespace(seq=5, data=encode(stored[subject]), subject=subject)
+
+    binder.shelf.last = last  # type: ignore[method-assign]
+    await binder.takes(GangGo(gang="gang", epoch=2, members=names))
+    assert api.order == asked
+    outcomes = {o.uid: o for o in binder.shelf.outcomes}
+    assert sorted(uid for uid, o in outcomes.items() if o.result is Result.REFUSED) == refused
+    assert all(BUDGET in outcomes[uid].message for uid in refused)
+    assert len(binder.shelf.outcomes) == len(names)

@@ -53,6 +53,8 @@ class Decision(Message, frozen=True, kw_only=True, tag="decision.v1"):
     """For an eviction: for whom and by which rule."""
     ignored_budgets: dict[str, str] = {}
     """For an eviction: PodDisruptionBudgets (name -> uid) in spite of which the pod goes, because its queue lets it."""
+    budget: str = ""
+    """For an eviction: the PodDisruptionBudget that it takes one of, as ``<namespace>/<name>``."""
     at: float = 0.0
     cause: str = ""
     """``uid@resourceVersion`` of the watch event that started it."""

@@ -180,6 +180,11 @@ class Disruptions:
             guards[0].open[pod.uid] = pod
             self._open[pod.uid] = guards[0]
 
+    def taken(self, uid: str) -> str:
+        """The budget that a decided eviction takes one of, as ``<namespace>/<name>``; empty if none."""
+        budget = self._open.get(uid)
+        return "/".join(budget.key) if budget is not None else ""
+
     def stays(self, uid: str) -> None:
         """The decision is off, or the API shows it: in the second case the budget's status will show it soon."""
         budget = self._open.get(uid)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
-from shoal_binder import metrics, sharing
+from shoal_binder import metrics, sets, sharing
 from shoal_binder.bind import (
     Evict,
     Finish,
@@ -59,6 +60,7 @@ _POD = msgspec.json.Decoder(sharing.Pod)
 _DECISION = msgspec.json.Decoder(Decision)
 _GO = msgspec.json.Decoder(GangGo)
 _EPOCH = msgspec.json.Decoder(Epoch)
+T = TypeVar("T")
 
 
 class Config(Common, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +76,15 @@ class Config(Common, kw_only=True, forbid_unknown_fields=True):
     """Seconds for the volumes of a pod's claims."""
     cdi: bool = False
     """Name devices to containers by CDI."""
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of it gives. One that raises is raised when the others are through."""
+    answers = await asyncio.gather(*work, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
 class Service:
@@ -170,23 +181,33 @@ class Service:
         metrics.SECONDS.observe(self._context.clock.monotonic() - began)
 
     async def _go(self, go: GangGo, delivery: Delivery, shard: str) -> None:
-        """Bind all members of a gang that was prepared."""
+        """Bind all members of a gang that was prepared, or evict all victims of a set: one budget at a time, until one is
+        refused."""
         await reach("binder.before_go")
         gate = asyncio.Semaphore(self._context.config.in_flight)
 
-        async def one(uid: str) -> None:
+        async def read(uid: str) -> Order | None:
             async with gate:
                 stored = await self._context.bus.last(streams.DECISION.name, subjects.decision(uid, shard=shard))
-                if stored is None or not stored.data:
-                    return
-                decision = decode(_DECISION, stored.data, stored.subject, self._context.log)
-                if decision is not None and decision.gang == go.gang:
-                    order = Order(decision, stored.seq, shard)
-                    await self._tell(order, await self._see_through(order, delivery, Look(), went=True))
+            if stored is None or not stored.data:
+                return None
+            decision = decode(_DECISION, stored.data, stored.subject, self._context.log)
+            return Order(decision, stored.seq, shard) if decision is not None and decision.gang == go.gang else None
 
-        for answer in await asyncio.gather(*(one(uid) for uid in go.members), return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
+        first, rest = sets.parted([o for o in await _all(read(uid) for uid in go.members) if o is not None])
+        refused: Finish | None = None
+
+        async def one(order: Order) -> Finish:
+            async with gate:
+                step = refused or await self._see_through(order, delivery, Look(), went=True)
+                await self._tell(order, step)
+            return step
+
+        for order in first:
+            step = await one(order)
+            if refused is None and step.result is Result.REFUSED:
+                refused = Finish(Result.REFUSED, sets.unasked(order.decision, step.message))
+        await _all(one(order) for order in rest)
         await delivery.ack()
 
     async def _carry_out(self, decision: Decision, delivery: Delivery, shard: str) -> None:

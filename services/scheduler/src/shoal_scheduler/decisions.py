@@ -83,7 +83,8 @@ def _evictions(victims: list[Eviction], cluster: Cluster, naming: Naming, number
             pod=victim.pod, uid=victim.uid, resource_version=cluster.pods[victim.uid].record.resource_version,
             node=victim.node, epoch=naming.epoch, cycle=naming.cycle, group=victim.group, queue=victim.queue,
             gang=name, gang_size=size if name else 0, staged=bool(name),
-            reason=victim.message, ignored_budgets=dict(victim.ignored), at=naming.at,
+            reason=victim.message, ignored_budgets=dict(victim.ignored),
+            budget=cluster.disruptions.taken(victim.uid), at=naming.at,
         )
         for i, victim in enumerate(victims, 1)
     ]  # fmt: skip
