@@ -77,6 +77,9 @@ conformance: setup ## scenarios with the outcome they demand: SCENARIOS=folder; 
 differential: setup ## decisions on random clusters beside the reference's: EXPECTED=file, GENERATOR=script or folder; differential-failures.txt
 	@$(RUN) tests/differential/run.py $(EXPECTED) $(if $(GENERATOR),--generator $(GENERATOR))
 
+fuzz: setup ## odd objects against the core: OBJECTS=50000 SEED=0
+	@$(RUN) -m shoal_testkit.fuzz $(or $(SEED),0) $(or $(OBJECTS),50000)
+
 bench-core: setup ## one cycle of the core on the benchmark clusters: CASE=fill NODES=1000 for one of them
 	@$(RUN) tests/bench/core.py $(if $(CASE),--case $(CASE)) $(if $(NODES),--nodes $(NODES))
 
