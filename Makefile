@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/python
 
-.PHONY: help setup binaries tools demo up status down node-packages node-images node-up node-down check lint types imports test faults budgets proto crds chart sbom \
+.PHONY: help setup binaries tools demo up status down fuzz node-packages node-images node-up node-down check lint types imports test faults budgets proto crds chart sbom \
 	bench-core bench-e2e bench-state bench-share bench-failover bench-binders bench-rest bench-start conformance differential constraints clean
 
 help: ## this list

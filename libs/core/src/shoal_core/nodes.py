@@ -12,7 +12,7 @@ from shoal_core.kernels.charge import charge
 from shoal_core.kernels.shared import charge_slot
 from shoal_core.placement.feasible import may_use_cordoned, names_nodes, selected, tolerated
 from shoal_core.rows import GPU_MEMORY, MIG, REGULAR, Pod, Shape, mig_gpus
-from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner
+from shoal_core.vocabulary import FIRST_RESOURCES, GPU, PODS, SHARED_RESOURCES, Interner, counted
 from shoal_model import labels
 from shoal_model.resources import gpus_of
 
@@ -147,14 +147,14 @@ class Nodes:
     def vector(self, requests: dict[str, float]) -> Floats:
         """A pod's requests as a column: (resources,), one pod included; GPUs of all kinds in one row, and those that are not
         NVIDIA's also in their own."""
-        numbers = {self.resources.number(name): value for name, value in requests.items() if name != labels.GPU}
+        numbers = {self.resources.number(name): counted(name, value) for name, value in requests.items() if name != labels.GPU}
         self._grow(0, len(self.resources))
         found = np.zeros(self.allocatable.shape[0])
         for number, value in numbers.items():
             found[number] = value
-        found[GPU] = gpus_of(requests)
+        found[GPU] = counted(labels.GPU, gpus_of(requests), gpus=True)
         if self.nvidia >= 0:
-            found[self.nvidia] = requests.get(labels.GPU, 0.0)
+            found[self.nvidia] = counted(labels.GPU, requests.get(labels.GPU, 0.0), gpus=True)
         found[PODS] = 1.0
         return found
 

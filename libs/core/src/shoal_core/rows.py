@@ -13,7 +13,7 @@ from shoal_contracts import state
 from shoal_core.gang import DEFAULT, PodSet, SubGroupSet, elasticity, leaves, next_pods
 from shoal_core.history import History
 from shoal_core.status import BINDING, GONE, PENDING, STEPS
-from shoal_core.vocabulary import CPU, GPU, MEMORY
+from shoal_core.vocabulary import CPU, GPU, MEMORY, MOST_DEVICES
 from shoal_model import labels
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Shape:
         if mig:
             self.kind, whole = MIG, 0.0
         elif share is not None:
-            self.devices = share.devices
+            self.devices = min(share.devices, MOST_DEVICES)
             self.kind = GPU_MEMORY if share.memory_mib else FRACTION
             self.fraction, self.memory = share.fraction, float(share.memory_mib)
-            whole = 0.0 if share.memory_mib else hundredths(share.fraction) * share.devices / CENT
+            whole = 0.0 if share.memory_mib else hundredths(share.fraction) * self.devices / CENT
         self.shared = share is not None and not mig
         self.gpus = whole
         """GPUs() of the request, without claims and MIG."""

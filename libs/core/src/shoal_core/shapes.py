@@ -10,7 +10,7 @@ from shoal_contracts.state import PodRecord, PodTerm, Selector, SpreadConstraint
 from shoal_core.nodes import Nodes
 from shoal_core.placement.claims import Claims
 from shoal_core.rows import MIG, Shape, mig_gpus
-from shoal_core.vocabulary import GPU
+from shoal_core.vocabulary import GPU, counted
 from shoal_model import labels
 
 
@@ -59,7 +59,7 @@ class Shapes:
         found = self._shapes.get(key)
         if found is None:
             request = self._nodes.vector(record.requests)
-            quota = sum(mig_gpus(name) * value for name, value in record.requests.items())
+            quota = sum(counted(name, mig_gpus(name) * value, gpus=True) for name, value in record.requests.items())
             found = self._shapes[key] = Shape(self._next, record, request, quota, gpus)
             self._next += 1
             if self._nodes.nvidia >= 0:

@@ -34,3 +34,12 @@ FIRST_RESOURCES: tuple[str, ...] = ("cpu", "memory", "nvidia.com/gpu", "pods")
 """Rows of the resource arrays that are always there; others follow as they appear."""
 SHARED_RESOURCES = 3
 """CPU, memory and GPU: the resources that queues share."""
+_MOST = {"cpu": 2.0**40, "memory": 2.0**50, "ephemeral-storage": 2.0**50}
+MOST_DEVICES = 1 << 16
+"""Shared devices that a pod can ask for: no node has as many."""
+
+
+def counted(name: str, value: float, *, gpus: bool = False) -> float:
+    """What a request counts for: more than any node has is as good as anything beyond, and in sums of floats far greater
+    amounts would swallow those of others."""
+    return min(value, 2.0**28 if gpus else _MOST.get(name, 2.0**50 if name.startswith("hugepages-") else 2.0**40))
