@@ -190,6 +190,9 @@ def _why(session: Session, job: Job, tried: bool) -> Waiting:
         if failure is not None:
             text = f"{failure.message}; {text}"
         return Waiting(*job.key, record.queue, "PreemptionDelayNotElapsed", text, uids, failure.details if failure else {})
+    if failure is None and tried and not job.chunk(True, session.least_memory)[0]:
+        # What could start has started; the rest of it can't form for now.
+        return Waiting(*job.key, record.queue, *reasons.held(job), uids)
     if failure is None:
         return Waiting(*job.key, record.queue, "Unschedulable", "no room was found" if tried else "not tried", uids)
     return Waiting(*job.key, record.queue, failure.code, failure.message, uids, failure.details)
