@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import yaml
 from shoal_client.grouping import grouped
 from shoal_client.workloads import COUNT, BadWorkload, owned, pods_of, with_defaults
 from shoal_contracts.state import ObjectRecord, PodRecord, StateMessage
+from shoal_model.labels import SCHEDULER_NAME, SKIP_GROUPER
 from shoal_model.normalise import TYPES, from_dict
 from shoal_model.objects import drop_nulls, metadata_of
 
@@ -40,9 +42,17 @@ CLUSTER_WIDE = frozenset(
         "PersistentVolume", "StorageClass", "CSIDriver",
     }
 )  # fmt: skip
+API_GROUPS = {
+    "Pod": "", "Node": "", "Namespace": "", "Queue": "scheduling.run.ai", "PodGroup": "scheduling.run.ai",
+    "PriorityClass": "scheduling.k8s.io", "Topology": "kai.scheduler", "PodDisruptionBudget": "policy",
+}  # fmt: skip
+"""API groups of the kinds whose names others use too: Volcano and Kubernetes have a PodGroup, Knative a Node and so on."""
 BAD_YAML = (OSError, ValueError, RecursionError, yaml.YAMLError)
 BAD_ZIP = (OSError, ValueError, RecursionError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What the readers raise for files that are broken, encrypted or packed in a way that is not known."""
+
+
+_SEPARATOR = re.compile(rb"^---(?=\s|$)", re.MULTILINE)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -85,14 +95,31 @@ def read(path: Path) -> Snapshot:
         others: list[dict[str, Any]] = []
         everything = list(_manifests(path, found))
         for file, raw in everything:
-            _add(raw, str(raw.get("kind") or ""), file, found, others)
+            _add(raw, _kind(raw), file, found, others)
         _make_pods(everything, others, found)
         found.records = grouped(found.records, others)
+        found.problems += [_alone(r) for r in found.records if isinstance(r, PodRecord) and _ungrouped(r)]
     if not found.records:
         raise CantRead(f"{path} holds no object that matters for scheduling")
     found.records.sort(key=lambda r: isinstance(r, PodRecord))
     found.now = max((getattr(r, "created", 0.0) for r in found.records), default=0.0) + 1.0
     return found
+
+
+def _kind(raw: dict[str, Any]) -> str:
+    """The object's kind; with its API group where that is not the one that the scheduler reads under the name."""
+    kind, version = str(raw.get("kind") or ""), raw.get("apiVersion")
+    group = version.rpartition("/")[0] if isinstance(version, str) and version else API_GROUPS.get(kind)
+    return kind if group == API_GROUPS.get(kind, group) else f"{kind}.{group}"
+
+
+def _ungrouped(pod: PodRecord) -> bool:
+    return pod.scheduler_name == SCHEDULER_NAME and not pod.group and not pod.node and pod.phase == "Pending"
+
+
+def _alone(pod: PodRecord) -> str:
+    why = pod.error or f"it names no PodGroup and stays out of the pod-grouper ({SKIP_GROUPER})"
+    return f"Pod {pod.namespace}/{pod.name} waits: {why}"
 
 
 def _packed(path: Path) -> dict[str, Any] | None:
@@ -204,12 +231,7 @@ def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, An
     if len(files) > MOST_FILES:
         raise CantRead(f"{path} has over {MOST_FILES} files")
     for file in files:
-        try:
-            documents = list(yaml.load_all(_bytes(file), _Loader))
-        except BAD_YAML as error:
-            found.problems.append(f"{file}: {' '.join(str(error).split())}")
-            continue
-        for document in documents:
+        for document in _documents(file, found):
             for raw in _unwrapped(document, file, found):
                 if isinstance(raw, dict):
                     yield file, raw
@@ -217,15 +239,37 @@ def _manifests(path: Path, found: Snapshot) -> Iterator[tuple[Path, dict[str, An
                     found.problems.append(f"{file}: a {type(raw).__name__} was left out: a Kubernetes object is expected")
 
 
+def _documents(file: Path, found: Snapshot) -> list[Any]:
+    """The documents of a file; where some can't be read, the others, each by itself as kubectl does."""
+    try:
+        text = _bytes(file)
+        return list(yaml.load_all(text, _Loader))
+    except BAD_YAML as error:
+        broken = f"{file}: {' '.join(str(error).split())}"
+    found.problems.append(broken)
+    documents: list[Any] = []
+    try:
+        parts = _SEPARATOR.split(_bytes(file))
+    except BAD_YAML:
+        return documents
+    for part in parts if len(parts) > 1 else ():
+        try:
+            documents += yaml.load_all(part, _Loader)
+        except BAD_YAML:
+            continue
+    return documents
+
+
 def _unwrapped(document: Any, file: Path, found: Snapshot) -> list[Any]:
     """The objects of a List; those of a PodList need not say what they are."""
     kind = str(document.get("kind") or "") if isinstance(document, dict) else ""
     if not kind.endswith("List") or "items" not in document:
         return [document]
-    items = _items(document, "items", file, found)
-    for raw in items:
+    items: list[Any] = []
+    for raw in _items(document, "items", file, found):
         if isinstance(raw, dict) and kind != "List" and not raw.get("kind"):
             raw |= {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion", "")}
+        items += _unwrapped(raw, file, found)
     return items
 
 

@@ -61,6 +61,8 @@ def problems(group: GroupRecord) -> list[str]:
     for value, where in ((group.min_member, "minMember"), (group.min_subgroup, "minSubGroup")):
         if value is not None and value < 0:
             found.append(f"spec.{where}: {value} is negative")
+    if any(not s.name for s in group.subgroups):
+        return [*found, "spec.subGroups: a subgroup has no name: give each one"]
     times = Counter(s.name for s in group.subgroups)
     found += [f"spec.subGroups: duplicate subgroup name {name}" for name in sorted(n for n, k in times.items() if k > 1)]
     parents = {s.name: s.parent for s in group.subgroups}
