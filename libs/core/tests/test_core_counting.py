@@ -16,6 +16,7 @@ from shoal_contracts.state import (
     PodRecord,
     Requirement,
     StateMessage,
+    Taint,
 )
 from shoal_core import CycleResult, cycle
 from shoal_testkit.small import node, queue, starts, work, world
@@ -28,6 +29,11 @@ def sized(name: str, labels: dict[str, str] | None = None, **more: float) -> Nod
     names = {"nvidia": NVIDIA, "amd": AMD, "plain": PLAIN, "vgpu": VGPU}
     size = {"cpu": 8000.0, "memory": 2.0**35, "pods": 110.0} | {names.get(k, k): v for k, v in more.items()}
     return NodeRecord(name=name, allocatable=size, labels={"nvidia.com/gpu.memory": "81920"} | (labels or {}))
+
+
+def tainted(found: NodeRecord, key: str) -> NodeRecord:
+    """The node with a taint that nobody tolerates."""
+    return msgspec.structs.replace(found, taints=[Taint(key=key, effect="NoSchedule")])
 
 
 def asks(name: str, nodes: list[str] | None = None, **requests: float) -> list[StateMessage]:
@@ -278,3 +284,28 @@ def test_a_daemon_counts_once_when_it_is_bound_and_no_more_when_it_is_gone() -> 
     cluster.remove("pod", "ns", "p-0")
     assert starts(cycle(cluster)) == {"q-0": "n"}
     cluster.check()
+
+
+@pytest.mark.parametrize(
+    ("pod", "there", "later"),
+    [
+        # Too large for the node, whatever else runs there; for a resource that it lacks; not tolerating its taint.
+        (daemon("n", requests={"cpu": 9000.0}), sized("n"), sized("n", cpu=16000.0)),
+        (daemon("n", requests={"cpu": 6000.0, NVIDIA: 1.0}), sized("n"), sized("n", nvidia=1)),
+        (daemon("n"), tainted(sized("n"), "x"), sized("n")),
+        (daemon("n"), sized("n", pods=0), sized("n")),
+    ],
+)
+def test_a_daemon_that_its_node_can_never_hold_keeps_nobody_away(pod: PodRecord, there: NodeRecord, later: NodeRecord) -> None:
+    for records in ((there, pod), (pod, there)):
+        cluster = world(queue("q"), *records)
+        assert not cluster.nodes.idle[0, 0] - cluster.nodes.allocatable[0, 0]
+        cluster.check()
+        cluster.apply(later)
+        assert cluster.nodes.idle[0, 0] < cluster.nodes.allocatable[0, 0]
+        cluster.apply(there)
+        assert not cluster.nodes.idle[0, 0] - cluster.nodes.allocatable[0, 0]
+        cluster.remove("pod", pod.namespace, pod.name)
+        assert not cluster.pinned
+    if there.allocatable["pods"] and not there.taints:
+        assert run(there, pod, *asks("p", cpu=8000.0))[0] == {"p-0": "n"}

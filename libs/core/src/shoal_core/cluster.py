@@ -309,6 +309,7 @@ class Cluster(Intake):
                 old.job.unsound.pop(record.uid, None)
         if record.deleted:
             self.deleting.add(record.uid)
+        self.pin(record.uid, "" if ours else pinned_node(record))
         self._settle(old)
 
     def _join(self, pod: Pod) -> None:
@@ -427,6 +428,7 @@ class Cluster(Intake):
         self._settle(pod)
         del self.given[uid]
         self._leave(pod)
+        self.pin(uid, "")
         key = (pod.record.namespace, pod.record.group)
         if job := self.jobs.get(key):
             job.unknown.pop(uid, None)
@@ -470,6 +472,8 @@ class Cluster(Intake):
             pod.accepted = self.accepted(pod, column)
             self.charge(pod, column, pod.status, 1)
             self._count(pod, 1.0)
+        for uid in self.pinned.get(record.name, ()):
+            self._settle(self.pods[uid])
 
     def _detach(self, job: Job) -> None:
         for pod in job.pods.values():

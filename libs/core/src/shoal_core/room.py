@@ -8,6 +8,7 @@ from shoal_core.disruptions import Disruptions
 from shoal_core.kernels.charge import LEAVES, RUNS, WILL
 from shoal_core.nodes import Nodes
 from shoal_core.placement.claims import Claims
+from shoal_core.placement.feasible import selected, tolerated
 from shoal_core.rows import CENT, Pod, Shape, Vector
 from shoal_core.settings import Settings
 from shoal_core.status import PIPELINED, RELEASING
@@ -26,6 +27,9 @@ class Room:
         self.disruptions = Disruptions(self.pods)
         self.by_node: dict[str, dict[str, None]] = {}
         """Node name -> uids of what is charged there."""
+        self.pinned: dict[str, dict[str, None]] = {}
+        """Node name -> uids of waiting pods that another scheduler can put on this node only."""
+        self._pinned_to: dict[str, str] = {}
         self.changes = 0
         """Counts up with every change that a decision may depend on."""
 
@@ -41,6 +45,27 @@ class Room:
     def memory_on(self, shape: Shape, column: int) -> int:
         """MiB that a sharing pod takes of each of its devices on the node."""
         return int(shape.memory) if shape.memory else int(shape.fraction * float(self.nodes.gpu_memory[column]))
+
+    def pin(self, uid: str, name: str) -> None:
+        """The pod waits for this node, empty: for none or any."""
+        if old := self._pinned_to.pop(uid, ""):
+            del self.pinned[old][uid]
+            if not self.pinned[old]:
+                del self.pinned[old]
+        if name:
+            self._pinned_to[uid] = name
+            self.pinned.setdefault(name, {})[uid] = None
+
+    def could_hold(self, pod: Pod, name: str) -> bool:
+        """Whether the pod could run on the node if nothing else did, by size, labels and taints; yes for a node that is not
+        known yet."""
+        column = self.nodes.columns.get(name, -1)
+        node = self.nodes.records[column] if column >= 0 else None
+        if node is None:
+            return True
+        rows = pod.shape.rows
+        fits = bool((pod.shape.request[rows] <= self.nodes.allocatable[rows, column]).all())
+        return fits and selected(pod.record, name, node.labels) and tolerated(pod.record, node.taints)
 
     def accepted(self, pod: Pod, column: int) -> Vector:
         """What the pod counts for in queues on that node (placement spec 1.8)."""

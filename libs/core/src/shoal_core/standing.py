@@ -31,7 +31,8 @@ def standing(cluster: Cluster, pod: Pod) -> Place:
                 return BINDING, known[0], known[1]
             if record.scheduler_name != cluster.scheduler_name:
                 # Another scheduler will put it on the only node that it may use: that room is promised.
-                return BINDING, pinned_node(record), ()
+                name = pinned_node(record)
+                return (BINDING, name, ()) if cluster.could_hold(pod, name) else (GONE, "", ())
             return (GATED if record.gated else PENDING), "", ()
         case _ if not record.node and record.phase != "Running":
             return GONE, "", ()
