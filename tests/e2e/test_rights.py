@@ -35,6 +35,7 @@ RARE: dict[tuple[str, str, str], tuple[str, ...]] = {
         ("kai.scheduler", "topologies"), ("scheduling.k8s.io", "priorityclasses"), ("resource.k8s.io", "resourceclaims"),
         ("resource.k8s.io", "resourceslices"), ("resource.k8s.io", "deviceclasses"), ("", "persistentvolumeclaims"),
         ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csinodes"),
         ("storage.k8s.io", "csistoragecapacities"), ("policy", "poddisruptionbudgets"),
         *(("admissionregistration.k8s.io", kind) for kind in (
             "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "validatingadmissionpolicies",

@@ -230,3 +230,70 @@ def test_a_claim_that_names_a_volume_which_is_not_its_own_yet_waits() -> None:
     assert "'one' is not bound to volume 'v' yet" in result.waiting[0].message
     found.apply(claim("one", volume="v"))
     assert starts(cycle(found, now=2.0)) == {"g-0": "a"}
+
+
+def csi_volume(name: str) -> ObjectRecord:
+    spec = {"storageClassName": "local", "capacity": {"storage": "1Gi"}, "csi": {"driver": "d", "volumeHandle": f"h-{name}"}}
+    return thing("PersistentVolume", {"metadata": {"name": name}, "spec": spec})
+
+
+def takes(name: str, driver: str = "d", count: int | None = 1) -> ObjectRecord:
+    """How many volumes of the driver the node takes."""
+    found = {"name": driver, "nodeID": name, "allocatable": None if count is None else {"count": count}}
+    return thing("CSINode", {"metadata": {"name": name}, "spec": {"drivers": [found]}})
+
+
+def mounts(*claims: str) -> dict[str, Any]:
+    return {"volumes": list(claims)}
+
+
+BOTH = [csi_volume("v"), csi_volume("w"), claim("one", volume="v"), claim("two", volume="w")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "first", "second", "starting"),
+    [
+        (takes("a"), mounts("one"), mounts("two"), 1),
+        (takes("a", count=2), mounts("one"), mounts("two"), 2),
+        (takes("a", count=0), mounts("one"), mounts("two"), 0),
+        (takes("a", count=None), mounts("one"), mounts("two"), 2),
+        (takes("a", driver="other"), mounts("one"), mounts("two"), 2),
+        (takes("b"), mounts("one"), mounts("two"), 2),
+        # A volume is attached once, for however many pods.
+        (takes("a"), mounts("one"), mounts("one"), 2),
+        (takes("a"), mounts("one", "two"), mounts("one"), 1),
+        (takes("a"), mounts("one"), {}, 2),
+    ],
+)
+def test_a_node_attaches_no_more_volumes_than_its_driver_takes(
+    limit: ObjectRecord, first: dict[str, Any], second: dict[str, Any], starting: int
+) -> None:
+    found = cluster(node("a"), limit, *BOTH, *work("first", pod=first), *work("second", created=1, pod=second))
+    result = cycle(found, now=1.0)
+    assert len(starts(result)) == starting
+    for waiting in result.waiting:
+        assert "exceed max volume count" in waiting.message
+    found.check()
+
+
+def test_volumes_that_are_to_be_made_count_and_an_eviction_detaches_one() -> None:
+    made = [claim("one", "made"), claim("two", "made")]
+    limit = takes("a", driver="disks.example.com")
+    first, second = work("first", pod=mounts("one")), work("second", created=1, pod=mounts("two"))
+    assert starts(cycle(cluster(node("a"), limit, *made, *first, *second))) == {"first-0": "a"}
+    low = work("low", nodes=["a"], pod=mounts("one"))
+    high = work("high", priority="high", created=1, pod=mounts("two"))
+    found = cluster(node("a"), takes("a"), *BOTH, *low, *high, state.PriorityClassRecord(name="high", value=75))
+    assert [e.pod for e in cycle(found).evictions] == ["low-0"]
+    found.remove("pod", "ns", "low-0")
+    assert starts(cycle(found, now=2.0)) == {"high-0": "a"}
+
+
+def test_a_limit_holds_for_as_long_as_the_node_says_it() -> None:
+    found = cluster(node("a"), takes("a", count=0), *BOTH, *work("g", pod=mounts("one")))
+    assert starts(cycle(found, now=1.0)) == {}
+    found.apply(takes("a", count=1))
+    found.apply(takes("a", count=0))
+    assert starts(cycle(found, now=2.0)) == {}
+    found.remove("csinode", "", "a")
+    assert starts(cycle(found, now=3.0)) == {"g-0": "a"}

@@ -31,7 +31,8 @@ PLURALS = {
     "resourceClaims": "ResourceClaim", "resourceSlices": "ResourceSlice", "deviceClasses": "DeviceClass",
     "nodeResourceTopologies": "NodeResourceTopology", "persistentVolumes": "PersistentVolume",
     "persistentVolumeClaims": "PersistentVolumeClaim", "storageClasses": "StorageClass", "csiDrivers": "CSIDriver",
-    "csiStorageCapacities": "CSIStorageCapacity", "configMaps": "ConfigMap", "podDisruptionBudgets": "PodDisruptionBudget",
+    "csiNodes": "CSINode", "csiStorageCapacities": "CSIStorageCapacity",
+    "configMaps": "ConfigMap", "podDisruptionBudgets": "PodDisruptionBudget",
     "pods": "Pod",
 }  # fmt: skip
 WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
@@ -39,7 +40,7 @@ WHOLE = frozenset(PLURALS.values()) - TYPES.keys()
 CLUSTER_WIDE = frozenset(
     {
         "Node", "Namespace", "Queue", "PriorityClass", "Topology", "ResourceSlice", "DeviceClass", "NodeResourceTopology",
-        "PersistentVolume", "StorageClass", "CSIDriver",
+        "PersistentVolume", "StorageClass", "CSIDriver", "CSINode",
     }
 )  # fmt: skip
 API_GROUPS = {

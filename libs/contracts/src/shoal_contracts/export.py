@@ -59,6 +59,7 @@ CHANNELS = (
     _state("pv", state.ObjectRecord),
     _state("storageclass", state.ObjectRecord),
     _state("csidriver", state.ObjectRecord),
+    _state("csinode", state.ObjectRecord),
     _state("storagecapacity", state.ObjectRecord, namespaced=True),
     _state("nrt", state.ObjectRecord),
     Channel(

@@ -57,5 +57,6 @@ VOLUME_CLAIMS = Resource("PersistentVolumeClaim", "/api/v1", "persistentvolumecl
 VOLUMES = Resource("PersistentVolume", "/api/v1", "persistentvolumes", namespaced=False)
 STORAGE_CLASSES = Resource("StorageClass", "/apis/storage.k8s.io/v1", "storageclasses", namespaced=False)
 DRIVERS = Resource("CSIDriver", "/apis/storage.k8s.io/v1", "csidrivers", namespaced=False)
+DRIVERS_OF_NODES = Resource("CSINode", "/apis/storage.k8s.io/v1", "csinodes", namespaced=False)
 STORAGE_CAPACITIES = Resource("CSIStorageCapacity", "/apis/storage.k8s.io/v1", "csistoragecapacities")
 DEVICE_CLASSES = Resource("DeviceClass", "/apis/resource.k8s.io/v1", "deviceclasses", namespaced=False)

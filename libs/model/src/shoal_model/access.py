@@ -63,7 +63,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
             ["list", "watch"],
         ),
         _rule("", ["persistentvolumeclaims", "persistentvolumes"], ["list", "watch"]),
-        _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csistoragecapacities"], ["list", "watch"]),
+        _rule("storage.k8s.io", ["storageclasses", "csidrivers", "csinodes", "csistoragecapacities"], ["list", "watch"]),
         *EVENTS,
     ],
     "pod-grouper": [

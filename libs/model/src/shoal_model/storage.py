@@ -85,6 +85,13 @@ class VolumeAffinity(Obj):
     required: NodeSelector | None = None
 
 
+class CsiSource(Obj):
+    """spec.csi of a volume."""
+
+    driver: str = ""
+    volume_handle: str = ""
+
+
 class VolumeSpec(Obj):
     """spec of a PersistentVolume."""
 
@@ -94,6 +101,7 @@ class VolumeSpec(Obj):
     volume_mode: str | None = None
     claim_ref: ClaimRef | None = None
     node_affinity: VolumeAffinity | None = None
+    csi: CsiSource | None = None
 
 
 class Volume(Obj):
@@ -149,11 +157,44 @@ class Capacity(Obj):
     maximum_volume_size: str | None = None
 
 
+class DriverLimit(Obj):
+    """spec.drivers[].allocatable of a CSINode."""
+
+    count: int | None = None
+
+
+class NodeDriver(Obj):
+    """spec.drivers[] of a CSINode."""
+
+    name: str = ""
+    allocatable: DriverLimit | None = None
+
+
+class NodeDrivers(Obj):
+    """spec of a CSINode."""
+
+    drivers: list[NodeDriver] | None = None
+
+
+class CsiNode(Obj):
+    """A CSINode: how many volumes of each driver the node of its name takes."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: NodeDrivers = msgspec.field(default_factory=NodeDrivers)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Driver -> how many of its volumes the node takes; drivers without a limit are not in it."""
+        drivers = self.spec.drivers or ()
+        return {d.name: d.allocatable.count for d in drivers if d.allocatable and d.allocatable.count is not None}
+
+
 KINDS: dict[str, tuple[str, msgspec.json.Decoder[Any]]] = {
     "PersistentVolumeClaim": ("pvc", msgspec.json.Decoder(Claim)),
     "PersistentVolume": ("pv", msgspec.json.Decoder(Volume)),
     "StorageClass": ("storageclass", msgspec.json.Decoder(StorageClass)),
     "CSIDriver": ("csidriver", msgspec.json.Decoder(Driver)),
+    "CSINode": ("csinode", msgspec.json.Decoder(CsiNode)),
     "CSIStorageCapacity": ("storagecapacity", msgspec.json.Decoder(Capacity)),
 }
 """Kind -> (kind in the state plane's subjects, what reads its JSON)."""

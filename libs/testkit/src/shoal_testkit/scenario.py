@@ -22,7 +22,7 @@ KINDS = {
     "topologies": "Topology", "nodeResourceTopologies": "NodeResourceTopology", "deviceClasses": "DeviceClass",
     "resourceSlices": "ResourceSlice", "resourceClaims": "ResourceClaim", "persistentVolumeClaims": "PersistentVolumeClaim",
     "persistentVolumes": "PersistentVolume", "storageClasses": "StorageClass",
-    "csiDrivers": "CSIDriver", "csiStorageCapacities": "CSIStorageCapacity",
+    "csiDrivers": "CSIDriver", "csiNodes": "CSINode", "csiStorageCapacities": "CSIStorageCapacity",
 }  # fmt: skip
 STATUS = {name: number for number, name in enumerate(NAMES)}
 

@@ -3,6 +3,7 @@ rules of Kubernetes' VolumeBinding)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from shoal_contracts.state import NodeRecord, PodRecord, Selector
 from shoal_core.nodes import Bytes
-from shoal_core.placement.census import users
+from shoal_core.placement.census import standing, users
 from shoal_core.placement.feasible import meets, selects
 from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 CONFLICT = "node(s) had volume node affinity conflict"
 NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
 NO_SPACE = "node(s) did not have enough free storage"
+TOO_MANY = "node(s) exceed max volume count"
 ONE_POD = "ReadWriteOncePod"
 MISSING = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 
@@ -110,8 +112,10 @@ class Storage:
             bound = claim.spec.volume_name or (taken.volume if taken else "")
             if bound:
                 volume = self._volumes.volume(bound)
-                good &= self._reached(volume) if volume else np.zeros_like(good)
-                why = why or (CONFLICT if volume else MISSING)
+                reached = self._reached(volume) if volume else np.zeros_like(good)
+                if (good > reached).any():
+                    why = why or (CONFLICT if volume else MISSING)
+                good &= reached
             elif taken or claim.selected_node:
                 column = self._session.nodes.columns.get(taken.node if taken else claim.selected_node, -1)
                 only = np.zeros_like(good)
@@ -128,7 +132,34 @@ class Storage:
             # Two claims may want the same volume.
             for column in np.flatnonzero(good).tolist():
                 good[column] = self._choose(unbound, column) is not None
+        if self._kubernetes and self._volumes.limits and self._over_limits(pod, later, good):
+            why = why or TOO_MANY
         return good, why
+
+    def _over_limits(self, pod: PodRecord, later: bool, good: Bytes) -> bool:
+        """Take nodes out of ``good`` that can't attach as many volumes more as the pod has; whether there were any."""
+        session, volumes = self._session, self._volumes
+        wanted = volumes.attached(pod)
+        drivers = {driver for driver, _ in wanted}
+        columns = session.nodes.columns
+        limits = {columns[n]: found for n, found in volumes.limits.items() if n in columns and not drivers.isdisjoint(found)}
+        limits = {column: found for column, found in limits.items() if good[column]}
+        if not limits:
+            return False
+        there: dict[int, set[tuple[str, str]]] = {column: set() for column in limits}
+        for other in session.cluster.pods.values():
+            if other.node < 0 or not other.record.volumes or other.uid == pod.uid:
+                continue
+            at = standing(other, session.census.evicted)
+            for column in at.near if later else at.near + at.leaving:
+                if column in there:
+                    there[column] |= volumes.attached(other.record)
+        found = False
+        for column, most in limits.items():
+            count = Counter(driver for driver, _ in wanted | there[column])
+            if any(count[driver] > most[driver] for driver, _ in wanted - there[column] if driver in most):
+                good[column], found = 0, True
+        return found
 
     def chosen(self, pod: Pod, column: int) -> dict[Key, str]:
         """For the pod's unbound claims: the volume on that node, '' where one is to be made."""

@@ -11,7 +11,7 @@ import msgspec
 from shoal_contracts.state import ObjectRecord, PodRecord
 from shoal_core.rows import Key
 from shoal_model.objects import Obj
-from shoal_model.storage import KINDS, Capacity, Claim, Driver, StorageClass, Volume
+from shoal_model.storage import KINDS, Capacity, Claim, CsiNode, Driver, StorageClass, Volume
 
 T = TypeVar("T", bound=Obj)
 
@@ -31,6 +31,8 @@ class Volumes:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str, str], Obj] = {}
         self._broken: dict[tuple[str, str, str], str] = {}
+        self.limits: dict[str, dict[str, int]] = {}
+        """Node -> driver -> how many of its volumes the node takes; nodes without such limits are not in it."""
         self._by_class: dict[str, dict[str, Volume]] = {}
         """Storage class -> volumes by name."""
         self.taken: dict[Key, Taken] = {}
@@ -56,6 +58,8 @@ class Volumes:
         self._objects[key] = found
         if isinstance(found, Volume):
             self._by_class.setdefault(found.spec.storage_class_name, {})[record.name] = found
+        elif isinstance(found, CsiNode) and found.limits:
+            self.limits[record.name] = found.limits
         elif isinstance(found, Claim) and found.spec.volume_name:
             self._drop((record.namespace, record.name))
 
@@ -65,6 +69,8 @@ class Volumes:
         found = self._objects.pop((kind, namespace, name), None)
         if isinstance(found, Volume):
             self._by_class[found.spec.storage_class_name].pop(name, None)
+        elif isinstance(found, CsiNode):
+            self.limits.pop(name, None)
 
     def _find(self, type_: type[T], kind: str, namespace: str, name: str) -> T | None:
         found = self._objects.get((kind, namespace, name))
@@ -106,6 +112,18 @@ class Volumes:
         """The pod's claims, as far as they are there."""
         found = [(key, self.claim(key)) for key in _keys(pod)]
         return [(key, claim) for key, claim in found if claim is not None]
+
+    def attached(self, pod: PodRecord) -> set[tuple[str, str]]:
+        """(driver, what it calls the volume) of the pod's volumes that are attached to its node, or will be."""
+        found: set[tuple[str, str]] = set()
+        for key, claim in self.claims(pod):
+            volume = self.volume(claim.spec.volume_name) if claim.spec.volume_name else None
+            if volume is not None:
+                if volume.spec.csi is not None:
+                    found.add((volume.spec.csi.driver, volume.spec.csi.volume_handle))
+            elif (kind := self.storage_class(claim)) is not None:
+                found.add((kind.provisioner, f"{key[0]}/{key[1]}"))
+        return found
 
     def take(self, uid: str, node: str, chosen: Mapping[Key, str]) -> bool:
         """The pod's place gives its unbound claims these volumes ('': one is made); False if there is nothing new."""
