@@ -536,7 +536,7 @@ class Cluster(Intake):
     def open(self, now: float) -> None:
         """A cycle begins: what depends on the time is brought up to date."""
         self.now = now
-        if self.suspect:
+        if self._shapes.count_new_resources() or self.suspect:
             self.suspect = False
             recount.recount(self)
         self.disruptions.pass_time(now)

@@ -146,17 +146,20 @@ class Nodes:
 
     def vector(self, requests: dict[str, float]) -> Floats:
         """A pod's requests as a column: (resources,), one pod included; GPUs of all kinds in one row, and those that are not
-        NVIDIA's also in their own."""
-        numbers = {self.resources.number(name): counted(name, value) for name, value in requests.items() if name != labels.GPU}
-        self._grow(0, len(self.resources))
+        NVIDIA's also in their own. See ``unknown`` for what is not in it."""
         found = np.zeros(self.allocatable.shape[0])
-        for number, value in numbers.items():
-            found[number] = value
+        for name, value in requests.items():
+            if name != labels.GPU and (number := self.resources.find(name)) is not None:
+                found[number] = counted(name, value)
         found[GPU] = counted(labels.GPU, gpus_of(requests), gpus=True)
         if self.nvidia >= 0:
             found[self.nvidia] = counted(labels.GPU, requests.get(labels.GPU, 0.0), gpus=True)
         found[PODS] = 1.0
         return found
+
+    def unknown(self, requests: dict[str, float]) -> tuple[str, ...]:
+        """Resources that no node ever had: pods can name any number of them, so they have no row."""
+        return tuple(sorted(r for r, value in requests.items() if value and self.resources.find(r) is None))
 
     def split_gpus(self) -> None:
         """Open a row for NVIDIA's GPUs alone. What runs on nodes has to be charged anew by the caller."""
@@ -390,6 +393,8 @@ class Nodes:
                 # Columns without a node have -1, the last entry.
                 mask[: profiles.shape[0]] = table[profiles]
             mask &= self.open_to(pod) & self._device_kind(shape)
+            if shape.missing:
+                mask[:] = 0
             kept = self._allowed[shape.number] = (self.version, mask)
         return kept[1]
 

@@ -109,7 +109,8 @@ def no_node(session: Session, pod: Pod, among: Bytes, narrowed: Bytes | None, wh
     short = np.zeros(rows.shape[0], np.int64)
     count_short(nodes.idle, allowed, request, rows, short)
     for resource, _ in shape.extended:
-        at = np.flatnonzero(rows == nodes.resources.number(resource))
+        row = nodes.resources.find(resource)
+        at = np.flatnonzero(rows == (-1 if row is None else row))
         if at.size and resource != labels.GPU:
             # Nodes that don't count it may have devices for it.
             counting = (allowed & (nodes.allocatable[rows[at[0]]] != 0.0)).astype(np.uint8)
@@ -153,6 +154,9 @@ def _excludes(shape: Shape, pod: PodRecord, node: NodeRecord, worker: str) -> st
         return f"node(s) lack the label {worker}"
     if shape.kind == GPU_MEMORY and gpus_of(node.allocatable) and not gpu_memory(node)[1]:
         return UNKNOWN_MEMORY
+    if missing := shape.missing:
+        names = ", ".join(missing[:4]) + (f" and {len(missing) - 4} others" if len(missing) > 4 else "")
+        return f"node(s) didn't have enough resources: {names}"
     return "node(s) have another kind of GPU than is requested"
 
 

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 def recount(cluster: Cluster) -> None:
-    """Charge every node anew; queues are counted anew when they are next asked for."""
+    """Charge every node anew and forget what was derived; queues are counted anew when they are next asked for."""
     for column in cluster.nodes.columns.values():
         cluster.rebuild_node(column)
     cluster.distrust_queues()
+    cluster.demands.clear()
+    for job in cluster.jobs.values():
+        job.changed()
 
 
 def check(cluster: Cluster) -> None:

@@ -52,8 +52,8 @@ class Shape:
 
     __slots__ = (
         "claim_gpus", "claiming", "cpu_only", "devices", "dynamic", "entangled", "extended", "figures", "fraction", "gpus",
-        "kind", "legacy_mig", "memory", "number", "quota", "record", "request", "rows", "shared", "social", "vector",
-        "without_gpus",
+        "kind", "lacking", "legacy_mig", "memory", "missing", "number", "quota", "record", "request", "rows", "shared",
+        "social", "vector", "without_gpus",
     )  # fmt: skip
 
     def __init__(self, number: int, record: state.PodRecord, request: Floats, quota_of_mig: float, claim_gpus: float) -> None:
@@ -90,6 +90,10 @@ class Shape:
         """It names what other pods use too."""
         self.extended: tuple[tuple[str, int], ...] = ()
         """(extended resource that a device class offers, amount): nodes that don't count it may have devices for it."""
+        self.lacking: tuple[str, ...] = ()
+        """Resources that it asks for and that no node ever had: its request is without them."""
+        self.missing: tuple[str, ...] = ()
+        """Those of them that no device class offers either: no node can have such a pod."""
         self.offer(())
 
     def ask(self, request: Floats, nvidia: int = -1) -> None:
@@ -107,6 +111,8 @@ class Shape:
     def offer(self, extended: tuple[tuple[str, int], ...]) -> None:
         """Say which of its resources device classes offer."""
         self.extended = extended
+        offered = {resource for resource, _ in extended}
+        self.missing = tuple(r for r in self.lacking if r not in offered)
         self.claiming = bool(self.record.claims or extended)
         """It may use devices of claims, its own or such as are made for extended resources."""
         self.dynamic = self.entangled or bool(extended)

@@ -42,6 +42,9 @@ class Shapes:
         self._pods: dict[int, tuple[bytes, int]] = {}
         """Number of a shape -> its key, and how many pods have it."""
         self._next = 0
+        self._lacking: dict[int, Shape] = {}
+        """By number: shapes that ask for resources that no node ever had."""
+        self._resources = len(nodes.resources)
         self._version = 0
         """The version of the extended resources that shapes know of."""
 
@@ -58,15 +61,22 @@ class Shapes:
         )  # fmt: skip
         found = self._shapes.get(key)
         if found is None:
-            request = self._nodes.vector(record.requests)
-            quota = sum(counted(name, mig_gpus(name) * value, gpus=True) for name, value in record.requests.items())
-            found = self._shapes[key] = Shape(self._next, record, request, quota, gpus)
+            found = self._shapes[key] = self._made(self._next, record, gpus)
             self._next += 1
-            if self._nodes.nvidia >= 0:
-                self._split(found)
-            if extended := self._claims.extended.of(record.requests):
-                found.offer(extended)
         self._pods[found.number] = (key, self._pods.get(found.number, (key, 0))[1] + 1)
+        return found
+
+    def _made(self, number: int, record: PodRecord, gpus: float) -> Shape:
+        quota = sum(counted(name, mig_gpus(name) * value, gpus=True) for name, value in record.requests.items())
+        found = Shape(number, record, self._nodes.vector(record.requests), quota, gpus)
+        if self._nodes.nvidia >= 0:
+            self._split(found)
+        found.lacking = self._nodes.unknown(record.requests)
+        extended = self._claims.extended.of(record.requests)
+        if extended or found.lacking:
+            found.offer(extended)
+        if found.lacking:
+            self._lacking[number] = found
         return found
 
     def split_gpus(self) -> None:
@@ -88,6 +98,7 @@ class Shapes:
             self._pods[shape.number] = (key, pods - 1)
             return
         del self._shapes[key]
+        self._lacking.pop(shape.number, None)
         self._nodes.forget_shape(shape.number)
 
     def renew(self) -> bool:
@@ -97,4 +108,23 @@ class Shapes:
         self._version = self._claims.extended.version
         for shape in self._shapes.values():
             shape.offer(self._claims.extended.of(shape.record.requests))
+        for shape in self._lacking.values():
+            self._nodes.forget_shape(shape.number)
         return True
+
+    def count_new_resources(self) -> bool:
+        """Nodes may have resources by now that none had: shapes that ask for them are made anew, in place. Whether there
+        are any: then what has such a shape is to be charged anew."""
+        if self._resources == len(self._nodes.resources):
+            return False
+        self._resources = len(self._nodes.resources)
+        found = [s for s in self._lacking.values() if self._nodes.unknown(s.record.requests) != s.lacking]
+        for shape in found:
+            del self._lacking[shape.number]
+            fresh = self._made(shape.number, shape.record, shape.claim_gpus)
+            for name in Shape.__slots__:
+                setattr(shape, name, getattr(fresh, name))
+            if shape.lacking:
+                self._lacking[shape.number] = shape
+            self._nodes.forget_shape(shape.number)
+        return bool(found)

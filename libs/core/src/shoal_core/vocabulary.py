@@ -28,6 +28,10 @@ class Interner(Generic[T]):
             self.values.append(value)
         return found
 
+    def find(self, value: T) -> int | None:
+        """The value's number, None if it was not seen before."""
+        return self._numbers.get(value)
+
 
 CPU, MEMORY, GPU, PODS = range(4)
 FIRST_RESOURCES: tuple[str, ...] = ("cpu", "memory", "nvidia.com/gpu", "pods")

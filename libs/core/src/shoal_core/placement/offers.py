@@ -57,7 +57,8 @@ class Offers:
 
     def rows(self, shape: Shape) -> list[int]:
         """Rows of the shape's extended resources; GPUs always count as GPUs (placement spec 7.2)."""
-        return [self._nodes.resources.number(name) for name, _ in shape.extended if name != labels.GPU]
+        found = [self._nodes.resources.find(name) for name, _ in shape.extended if name != labels.GPU]
+        return [row for row in found if row is not None]
 
     def counted(self, shape: Shape, request: Floats) -> Floats:
         """The request without what some nodes offer as devices."""

@@ -221,7 +221,7 @@ class Walk:
             if shape.extended and self._claims:
                 request = self.offers.counted(shape, request)
             known = min(largest.shape[0], request.shape[0])
-            found = bool((request[:known] > largest[:known]).any() or request[known:].any())
+            found = bool(shape.missing or (request[:known] > largest[:known]).any() or request[known:].any())
             self._too_big[shape.number] = found
         return found
 
@@ -253,7 +253,7 @@ class Walk:
                     found = found.copy()
                     found[[session.cluster.pods[uid].node for uid in session.cluster.legacy_mig]] = 0
             else:
-                found = session.everywhere
+                found = np.zeros_like(session.everywhere) if shape.missing else session.everywhere
             if shape.extended and self._claims:
                 found = found & self.offers.mask(shape)
             self._allowed[shape.number] = found

@@ -44,7 +44,7 @@ def _pod(session: Session, pod: Pod) -> int:
     if found is None:
         full = (
             tuple(sorted(record.node_selector.items())), repr(record.affinity), repr(record.tolerations),
-            record.priority_class, record.priority, repr(record.host_ports), volumes, shape.extended,
+            record.priority_class, record.priority, repr(record.host_ports), volumes, shape.extended, shape.missing,
         )  # fmt: skip
         number = cluster.demands.setdefault(full, len(cluster.demands))
         found = cluster.demands[short] = number
