@@ -81,6 +81,8 @@ class Service:
         self._classes: dict[str, PriorityClassRecord] = {}
         self._usage: dict[Key, tuple[str, Usage]] = {}
         self._direct: dict[str, Usage] = {}
+        self._inexact: set[str] = set()
+        """Queues of which the sum in ``_direct`` is to be made anew."""
         self._changed: dict[Key, tuple[float, float]] = {}
         """Group -> (first, last) monotonic time of a change not written yet."""
         self._writing: set[Key] = set()
@@ -228,6 +230,8 @@ class Service:
     def _set_usage(self, key: Key, queue: str, usage: Usage) -> None:
         if before := self._usage.get(key):
             self._add(before[0], before[1], -1.0)
+            if before[1].huge:
+                self._inexact.add(before[0])
         self._usage[key] = (queue, usage)
         self._add(queue, usage)
         self._queues_changed = True
@@ -237,6 +241,17 @@ class Service:
         total.add(usage, sign)
         if not total.requested:
             del self._direct[queue]
+
+    def usage(self) -> dict[str, Usage]:
+        """Of every queue, with those below it."""
+        for name in self._inexact:
+            self._direct.pop(name, None)
+        if self._inexact:
+            for queue, one in self._usage.values():
+                if queue in self._inexact:
+                    self._add(queue, one)
+            self._inexact.clear()
+        return roll_up(self._queues, self._direct)
 
     # writing
 
@@ -315,7 +330,7 @@ class Service:
             if self._queues_changed:
                 self._queues_changed = False
                 below = children(self._queues)
-                for name, usage in roll_up(self._queues, self._direct).items():
+                for name, usage in self.usage().items():
                     # Writes take their time: a queue may be gone by now.
                     if queue := self._queues.get(name):
                         await self._write_queue(queue, usage, below[name])

@@ -15,6 +15,10 @@ DONE = ("Succeeded", "Failed")
 SHARED_MEMORY = "run.ai/gpu.memory"
 
 
+_EXACT = {"cpu": 2.0**40, "memory": 2.0**47}
+"""Amounts up to these are added and taken away again without a trace; a far greater one swallows what others ask for."""
+
+
 @dataclass
 class Usage:
     """Base units by resource: asked for, in use, in use by what may not be preempted."""
@@ -22,6 +26,11 @@ class Usage:
     requested: Amounts = field(default_factory=dict)
     allocated: Amounts = field(default_factory=dict)
     fixed: Amounts = field(default_factory=dict)
+
+    @property
+    def huge(self) -> bool:
+        """Too large for sums that it is taken away from again: those are to be made anew."""
+        return any(value > _EXACT.get(resource, 2.0**28) for resource, value in self.requested.items())
 
     def add(self, other: Usage, sign: float = 1.0) -> None:
         """Add (or take away) another's."""
@@ -67,15 +76,13 @@ def roll_up(queues: dict[str, QueueRecord], direct: dict[str, Usage]) -> dict[st
         own = direct.get(name)
         if own is None:
             continue
-        seen: set[str] = set()
+        path: dict[str, None] = {}
         at = name
-        while at in queues and at not in seen:
-            seen.add(at)
-            total[at].add(own)
+        while at in queues and at not in path:
+            path[at] = None
             at = queues[at].parent
-        if at in seen:
-            for other in seen - {name}:
-                total[other].add(own, -1.0)
+        for queue in (name,) if at in path else path:
+            total[queue].add(own)
     return total
 
 
