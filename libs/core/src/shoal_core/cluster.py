@@ -139,6 +139,8 @@ class Cluster(Intake):
                     self._count(pod, -1.0)
                     pod.node, pod.accepted = -1, NOTHING
                 self.nodes.remove(name)
+                if not self.by_node.get(name):
+                    self.by_node.pop(name, None)
             case "group":
                 self.elsewhere.discard((namespace, name))
                 self.quarantine.gone((namespace, name))
@@ -361,8 +363,10 @@ class Cluster(Intake):
             self._count(pod, -1.0)
             if pod.status == SUCCEEDED:
                 job.finished(pod, -1)
-        if pod.node_name and pod.node_name in self.by_node:
-            self.by_node[pod.node_name].pop(pod.uid, None)
+        if pod.node_name and (there := self.by_node.get(pod.node_name)) is not None:
+            there.pop(pod.uid, None)
+            if not there:
+                del self.by_node[pod.node_name]
         if pod.node >= 0:
             self.charge(pod, pod.node, pod.status, -1)
         if pod.shape.dynamic:
@@ -556,6 +560,9 @@ class Cluster(Intake):
                 self._pod(record)
         if self.nodes.mixed and self.nodes.nvidia < 0:
             self._split_gpus()
+        for column in sorted(self.nodes.crowded):
+            self.rebuild_node(column)
+        self.nodes.crowded.clear()
         if not self.numa.empty:
             self.numa.renew(self.by_node, self.pods)
 

@@ -19,6 +19,8 @@ from shoal_model.resources import gpus_of
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 DEFAULT_PODS = 110.0
 DEFAULT_GPU_MEMORY = 100
+CROWD = 64
+"""Shared devices of a node that are opened before those that nobody uses are forgotten."""
 NO_STRATEGY, SINGLE, MIXED = range(3)
 STRATEGIES = {"single": SINGLE, "mixed": MIXED}
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
@@ -97,6 +99,8 @@ class Nodes:
         self.slot_names: list[list[str]] = []
         self.named: dict[str, int] = {}
         """Names of shared devices: on how many nodes each is known."""
+        self.crowded: set[int] = set()
+        """Columns with many slots, most of them of devices that nobody shares any more: to be charged anew."""
         self.mixed = False
         """Some node has, or had, GPUs of NVIDIA and others."""
         self.nvidia = -1
@@ -284,6 +288,8 @@ class Nodes:
             self.slot_names[column].append(group)
             self.named[group] = self.named.get(group, 0) + 1
             self._grow_slots(found + 1)
+            if found % CROWD == CROWD - 1:
+                self.crowded.add(column)
         return found
 
     def _grow_slots(self, wanted: int) -> None:
