@@ -187,9 +187,9 @@ class Job:
     """A pod group with its pods, and what was derived from them."""
 
     __slots__ = (
-        "active", "chunk_cache", "counted", "created", "held", "history", "key", "key_cache", "leaf_list", "name", "pending",
-        "pods", "preemptible", "priority", "queue", "record", "requests_cache", "root", "signature_cache", "succeeded",
-        "unknown", "unsound", "unsure",
+        "active", "chunk_cache", "counted", "created", "held", "history", "key", "key_cache", "leaf_list", "name", "passed",
+        "pending", "pods", "preemptible", "priority", "queue", "record", "requests_cache", "root", "signature_cache",
+        "succeeded", "unknown", "unsound", "unsure",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -210,6 +210,8 @@ class Job:
         self.pending = self.active = self.counted = self.succeeded = 0
         self.held: Vector = NOTHING
         """Requests of the pods that count as allocated."""
+        self.passed: frozenset[str] = frozenset()
+        """Subgroups that are passed over while others are tried without them."""
         self.chunk_cache: tuple[list[Pod], Vector] | None = None
         self.key_cache: tuple[int, int, float, str] | None = None
         self.signature_cache: tuple[tuple[object, ...], ...] | None = None
@@ -230,6 +232,12 @@ class Job:
     def set_root(self, root: SubGroupSet) -> None:
         """Another tree; its pods are counted anew by the caller."""
         self.root, self.leaf_list = root, list(leaves(root))
+
+    def pass_over(self, names: frozenset[str]) -> None:
+        """Leave these subgroups out of what is placed next; none: leave out nothing."""
+        if names != self.passed:
+            self.passed = names
+            self.changed()
 
     @property
     def ready(self) -> bool:
@@ -303,7 +311,7 @@ class Job:
             elif len(self.leaf_list) == 1 and len(self.root.children) == 1:
                 pods = next_pods(self.leaf_list[0], real) if self.root.minimum > 0 or self.root.satisfied else []
             else:
-                pods = next_pods(self.root, real)
+                pods = next_pods(self.root, real, self.passed)
             found = self.chunk_cache = (pods, total_request(pods, least_memory))
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
+from itertools import islice
 
 from shoal_core import pace
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
@@ -22,6 +23,8 @@ from shoal_core.settings import Budgets
 from shoal_core.status import PIPELINED, RELEASING
 from shoal_model.podgroup import evicts_nobody
 
+MOST_CHOICES = 8
+"""So many ways to leave out subgroups are tried to find victims for the others."""
 POLITE = Hindrance("it waits for free room, because its preemptionPolicy is Never")
 
 
@@ -133,7 +136,8 @@ class Evicting:
             session.hindered.setdefault(job.key, POLITE)
             return
         may = self.may_try(job, chunk)
-        if may is False:
+        optional = len(job.leaf_list) > 1 and job.root.optional and not session.settings.kai_0_17
+        if may is False and not optional:
             return
         scope = self.scope(job)
         if session.settings.signatures and self._failures.hopeless(scope, job):
@@ -142,18 +146,49 @@ class Evicting:
             return
         found = None
         if may and not any(self.walk.refused(t) for t in tasks):
-            self.prepare(job, chunk)
-            self.pending.settle()
-            found, stopped = self._search(job, chunk, bounds)
+            found, stopped = self._prepared(job, chunk, bounds)
+            if stopped:
+                session.unfinished.append(job.key)
+                return
+        if found is None and optional:
+            found, stopped = self._otherwise(job, tasks, bounds)
             if stopped:
                 session.unfinished.append(job.key)
                 return
         if found is None:
+            if may is False:
+                return
             if session.settings.signatures:
                 self._failures.failed(scope, job)
             self._explain(job, chunk, bounds, scope)
             return
         self._commit(job, found)
+
+    def _prepared(self, job: Job, chunk: Vector, bounds: Bounds) -> tuple[Scenario | None, bool]:
+        """``_search`` with what it looks back at as the session stands now."""
+        self.prepare(job, chunk)
+        self.pending.settle()
+        return self._search(job, chunk, bounds)
+
+    def _otherwise(self, job: Job, tasks: list[Pod], bounds: Bounds) -> tuple[Scenario | None, bool]:
+        """The same without subgroups that the group can do without, as few of them as possible: ``tasks`` found no victims."""
+        choices = _without(frozenset(), tasks)
+        try:
+            for passed in islice(choices, MOST_CHOICES):
+                job.pass_over(passed)
+                tasks, chunk = job.chunk(False, self.session.least_memory)
+                if not tasks:
+                    continue
+                choices += [more for more in _without(passed, tasks) if more not in choices]
+                if self._evicts_nobody(job, tasks) or not self.may_try(job, chunk):
+                    continue
+                if not any(self.walk.refused(t) for t in tasks):
+                    found, stopped = self._prepared(job, chunk, bounds)
+                    if found is not None or stopped:
+                        return found, stopped
+        finally:
+            job.pass_over(frozenset())
+        return None, False
 
     def _evicts_nobody(self, job: Job, tasks: list[Pod]) -> bool:
         classes = self.session.cluster.priority_classes
@@ -268,3 +303,9 @@ def _bounds(budgets: Budgets, left: int | None) -> Bounds:
         job = max(min(left, job if job is not None else left), budgets.job_minimum)
     by_name = {name: value or None for name, value in budgets.generator.items()}
     return Bounds(job, by_name, budgets.patience or None, budgets.fruitless or None)
+
+
+def _without(passed: frozenset[str], tasks: list[Pod]) -> list[frozenset[str]]:
+    """Subgroups to be passed over: those ``passed`` and one more of those that the tasks are in, the last one first."""
+    names = dict.fromkeys(t.leaf.name for t in reversed(tasks) if t.leaf is not None)
+    return [passed | {name} for name in names]
