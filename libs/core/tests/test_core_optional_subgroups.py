@@ -63,3 +63,12 @@ def test_nobody_goes_where_it_would_not_help(least: int, names: str, priority: s
     actions, _, result = decide(node("n", 1), *work("l", "q", nodes=["n"]), *parted("g", "q", least, names, priority))
     assert actions == []
     assert len(result.waiting[0].pods) == 3
+
+
+@pytest.mark.parametrize(("name", "parent"), [("P", "P"), ("p", "P"), ("p", "p")])
+def test_a_parent_is_found_as_it_is_written(name: str, parent: str) -> None:
+    group, *pods = parted("g", "q", 1, "a")
+    assert isinstance(group, GroupRecord)
+    parts = [SubGroup(name=name, min_subgroup=1), SubGroup(name="a", parent=parent, min_member=2)]
+    _, _, result = decide(node("n", 2), msgspec.structs.replace(group, subgroups=parts), *pods)
+    assert len(result.gangs[0].members) == 2

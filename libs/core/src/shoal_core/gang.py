@@ -136,7 +136,10 @@ def tree(group: GroupRecord) -> SubGroupSet:
         root.given = None
         _hang(root, PodSet(DEFAULT, 1 if group.min_member is None else max(0, group.min_member)))
         return root
-    parents = {s.parent.lower() for s in group.subgroups if s.parent}
+    names = {s.name for s in group.subgroups}
+    # KAI reads a parent's name in lower case; a name that stands there as it is written is meant.
+    above_of = {s.name: s.parent if s.parent in names else s.parent.lower() for s in group.subgroups}
+    parents = {parent for parent in above_of.values() if parent}
     members: dict[str, Member] = {}
     for s in group.subgroups:
         if s.name in parents:
@@ -146,7 +149,7 @@ def tree(group: GroupRecord) -> SubGroupSet:
     sound = len(members) == len(group.subgroups) and parents <= members.keys()
     if sound:
         for s in group.subgroups:
-            above = members[s.parent.lower()] if s.parent else root
+            above = members[above_of[s.name]] if s.parent else root
             assert isinstance(above, SubGroupSet)
             _hang(above, members[s.name])
         sound = len(list(leaves(root))) == sum(isinstance(m, PodSet) for m in members.values())
