@@ -17,7 +17,7 @@ NODES = 40
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=3, help="seeds of a campaign of faults, or of runs against budgets")
+    parser.addoption("--seeds", type=int, default=0, help="runs of each fault, or against budgets; 0: as few as make test has")
     parser.addoption("--first", type=int, default=0, help="the first of these seeds, for runs against budgets")
 
 
