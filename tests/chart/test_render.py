@@ -311,3 +311,25 @@ def test_metrics_of_dashboard_and_alerts_exist() -> None:
         "ShardController",
     ):
         assert f"Shoal{service}Gone" in names, "somebody is told when a service is gone"
+
+
+def test_metrics_of_a_shard_are_told_by_shard() -> None:
+    from prometheus_client import REGISTRY
+
+    for path in ROOT.glob("services/*/src/*/metrics.py"):
+        import_module(f"{path.parent.name}.metrics")
+    of_shards = {
+        f.name for f in REGISTRY.collect() if "shard" in getattr(REGISTRY._names_to_collectors.get(f.name), "_labelnames", ())
+    }
+    scheduler = import_module("shoal_scheduler.metrics")
+    assert {m._name for m in vars(scheduler).values() if hasattr(m, "_labelnames")} <= of_shards, "all that a scheduler counts"
+    assert {"shoal_binder_results", "shoal_binder_seconds"} <= of_shards
+    expressions = re.findall(r'"expr": "(.*)"', (CHART / "files/dashboard.json").read_text())
+    rules = [r for g in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for r in g["rules"]]
+    for rule in rules:
+        if "absent(" not in rule["expr"]:
+            expressions.append(rule["expr"])
+            assert ("$labels.shard" in rule["annotations"]["summary"]) == ("by (shard)" in rule["expr"])
+    for expression in expressions:
+        if re.search(r"shoal_(groups_waiting|decisions_open|cycles|cycle_|decisions_total|commit_|decision_to)", expression):
+            assert re.search(r"by \((le, )?shard\)", expression), expression

@@ -19,7 +19,7 @@ from shoal_service import aside, failpoint
 from shoal_service.clock import FakeClock
 from shoal_service.config import BadConfig, Common, load
 from shoal_service.http import for_near, serving
-from shoal_service.metrics import SET_ASIDE
+from shoal_service.metrics import SET_ASIDE, Bounded
 
 
 class Settings(Common, kw_only=True, forbid_unknown_fields=True):
@@ -159,3 +159,8 @@ async def test_a_standby_is_ready(waiting: list[str], status: int) -> None:
     ):
         assert answer.status == status
         assert [w in await answer.text() for w in waiting] == [True] * len(waiting)
+
+
+def test_a_label_has_few_values_whatever_comes() -> None:
+    bounded = Bounded(2)
+    assert [bounded(value) for value in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]

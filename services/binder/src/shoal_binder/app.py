@@ -178,7 +178,7 @@ class Service:
         await reach("binder.received")
         await self._carry_out(decision, delivery, shard)
         await delivery.ack()
-        metrics.SECONDS.observe(self._context.clock.monotonic() - began)
+        metrics.SECONDS.labels(metrics.shard(shard)).observe(self._context.clock.monotonic() - began)
 
     async def _go(self, go: GangGo, delivery: Delivery, shard: str) -> None:
         """Bind all members of a gang that was prepared, or evict all victims of a set: one budget at a time, until one is
@@ -325,7 +325,7 @@ class Service:
             # The leader has closed or replaced the decision: nobody waits for this any more.
             self._context.log.debug("outcome of a closed decision", pod=decision.pod, result=step.result)
         await reach("binder.after_outcome")
-        metrics.RESULTS.labels(step.result).inc()
+        metrics.RESULTS.labels(step.result, metrics.shard(shard)).inc()
         if step.result not in TERMINAL:
             return
         data = PodEvent(

@@ -117,7 +117,7 @@ class Journal:
         steps, self._steps = self._steps, []
         if self._held + len(steps) > MOST:
             self._gap += len(steps)
-            metrics.LOG_DROPPED.inc(len(steps))
+            metrics.LOG_DROPPED.labels(self._context.config.shard).inc(len(steps))
             return
         parts = [steps[i : i + PART] for i in range(0, len(steps), PART)] or [[]]
         for i, part in enumerate(parts):

@@ -73,7 +73,7 @@ class Loop:
     """Decides as the leader of one epoch. ``run`` ends only by an error: then the process ends, and another leads."""
 
     def __init__(self, context: Context[Config], kube: Kube, reporter: Reporter, marks: Marks, events: Events) -> None:
-        self._context, self._kube = context, kube
+        self._context, self._kube, self._metrics = context, kube, metrics.Instruments(context.config.shard)
         self._election: Election | None = None
         self._reporter, self._marks, self._events = reporter, marks, UserEvents(events)
         self._cluster = Cluster(settings(context.config))
@@ -213,7 +213,7 @@ class Loop:
         at = await take_epoch(bus, shard, epoch, holder, self._context.clock.now())
         self._committer = Committer(bus, shard, epoch, at, holder)
         self._journal.epoch = epoch
-        metrics.EPOCH.set(epoch)
+        self._metrics.epoch.set(epoch)
 
     async def _adopt(self) -> int:
         """Take over the open decisions. The sequence after which their outcomes are: none comes before its decision."""
@@ -298,7 +298,7 @@ class Loop:
                 del self._backoffs[uid]
                 self._journal.set_eviction_backoff(uid, False)
         await self._close()
-        metrics.OPEN.set(len(self._ledger.entries))
+        self._metrics.open.set(len(self._ledger.entries))
         self._reporter.open = len(self._ledger.entries)
         if not changed and not self._cluster.waiting and not self._cluster.doubtful:
             return
@@ -309,7 +309,7 @@ class Loop:
             await self._commit(result)
         self._marks.cycle(result)
         self._reporter.cycle(result.waiting)
-        metrics.WAITING.set(len(result.waiting))
+        self._metrics.waiting.set(len(result.waiting))
         if self._committer is not None:
             self._events.cycle(result, self._ledger.decision, self._committer.epoch)
 
@@ -321,8 +321,8 @@ class Loop:
         self._tell_odd()
         self._journal.ended(self._cycle, result)
         self._cycle += 1
-        metrics.CYCLES.inc()
-        metrics.CYCLE_SECONDS.observe(self._context.clock.monotonic() - began)
+        self._metrics.cycles.inc()
+        self._metrics.cycle_seconds.observe(self._context.clock.monotonic() - began)
         return result
 
     async def _drain_gently(self) -> None:
@@ -347,7 +347,7 @@ class Loop:
                     except Exception as error:  # one odd record must not stop the rest
                         self._cluster.quarantine.failed("/".join((found.kind, *found.names)), error)
                 case ("touched", decision, node):
-                    metrics.GIVEN_UP.inc()
+                    self._metrics.given_up.inc()
                     self._do(self._ledger.touched(decision, node, now))
                 case (_, decision, _):
                     self._do(self._ledger.not_touched(decision, now))
@@ -368,7 +368,7 @@ class Loop:
     def _tell_odd(self) -> None:
         """Log and count what raised in the core and was put aside there."""
         for what, error in self._cluster.quarantine.new_errors():
-            metrics.PUT_ASIDE.inc()
+            self._metrics.put_aside.inc()
             self._context.log.error("put aside after an error", what=what, error=repr(error), exc_info=error)
 
     def _news(self, news: News) -> None:
@@ -421,7 +421,7 @@ class Loop:
             self._origin[pod.uid] = Origin(cause, trace.sent(news.headers), parent)
             return
         if (entry := self._ledger.entries.get(pod.uid)) is not None:
-            metrics.BOUND_SECONDS.observe(max(0.0, self._context.clock.now() - entry.decision.at))
+            self._metrics.bound_seconds.observe(max(0.0, self._context.clock.now() - entry.decision.at))
         self._do(self._ledger.seen(pod.uid, pod.node, bool(pod.deleted)))
         self._origin.pop(pod.uid, None)
         self._implied.discard(pod.uid)
@@ -539,9 +539,9 @@ class Loop:
             open_before.discard(uid)
             if seq:
                 self._do(self._ledger.committed(uid, seq, clock.monotonic()))
-                metrics.DECIDED.inc()
+                self._metrics.decided.inc()
             else:
-                metrics.REFUSED.inc()
+                self._metrics.refused.inc()
                 self._do(self._ledger.not_committed(uid, last))
 
         try:
@@ -556,7 +556,7 @@ class Loop:
             if not isinstance(error, Unavailable):
                 raise
             self._lost = True
-        metrics.COMMIT_SECONDS.observe(clock.monotonic() - began)
+        self._metrics.commit_seconds.observe(clock.monotonic() - began)
         await reach("scheduler.after_commit")
 
     async def _recover(self) -> None:
