@@ -14,7 +14,7 @@ from shoal_core.placement.census import Census
 from shoal_core.placement.claim import Token
 from shoal_core.reserved import Placer, nowhere, start_reserved
 from shoal_core.results import CycleResult, Eviction, Hindrance, Placed
-from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_status
+from shoal_core.rows import NOTHING, Job, Key, Pod, Vector, set_equal, set_status
 from shoal_core.settings import Settings
 from shoal_core.status import ACTIVE, ALLOCATED, BINDING, PENDING, PIPELINED, RELEASING
 from shoal_core.vocabulary import GPU
@@ -240,17 +240,20 @@ class Session:
         The same as ``place`` one by one.
         """
         shape, log, placed, whole_used = pods[0].shape, self.log, self.placed, self.nodes.whole_used
-        vector, gpus = shape.vector, shape.gpus
+        vector, gpus, having, some_wait = shape.vector, shape.gpus, self.nodes.allocatable[GPU], any(waits)
         self.nodes.moved.extend(columns)
         for pod, column, wait in zip(pods, columns, waits, strict=True):
             change = Change(PLACED, pod)
             change.column = column
-            if gpus and self.nodes.allocatable[GPU, column]:
+            if gpus and having[column]:
                 whole_used[column] += gpus
             pod.node, pod.accepted, pod.groups, pod.zones, pod.virtual = column, vector, (), (), True
-            set_status(pod, PIPELINED if wait else ALLOCATED)
+            if some_wait:
+                set_status(pod, PIPELINED if wait else ALLOCATED)
             placed[pod.record.uid] = pod
             log.append(change)
+        if not some_wait:
+            set_equal(pods, ALLOCATED)
         if self.journal is not None:
             self.journal.update((pod.record.uid, pod) for pod in pods)
         self._queue(pods[0], _times(vector, len(pods)), 1.0)
@@ -363,29 +366,34 @@ class Session:
 
     def commit_places(self) -> tuple[Placed, ...]:
         """Close the log: what has a place now is decided, what has one later is reserved. Returns the decided."""
-        cluster, decided = self.cluster, []
+        cluster, decided, journal = self.cluster, [], self.journal
+        bound, assumed, by_node = self.bound, cluster.assumed, cluster.by_node
         started: dict[tuple[int, int], tuple[Pod, int]] = {}
         """By job and shape: how many of them start."""
         for change in self.log:
             pod = change.pod
             if change.kind != PLACED:
                 continue
+            uid, shape = pod.record.uid, pod.shape
             pod.virtual = False
-            self._note(pod)
+            if journal is not None:
+                journal[uid] = pod
             entry = self._entry(pod)
             if pod.status == ALLOCATED:
                 set_status(pod, BINDING)
-                self.bound.add(pod.record.uid)
-                pod.node_name = entry.node
-                cluster.assumed[pod.record.uid] = (pod.node_name, pod.groups)
-                cluster.by_node.setdefault(pod.node_name, {})[pod.record.uid] = None
-                like = (id(pod.job), pod.shape.number)
+                bound.add(uid)
+                node = pod.node_name = entry.node
+                assumed[uid] = (node, pod.groups)
+                if (here := by_node.get(node)) is None:
+                    here = by_node[node] = {}
+                here[uid] = None
+                like = (id(pod.job), shape.number)
                 started[like] = (pod, started[like][1] + 1) if like in started else (pod, 1)
-                if pod.shape.social:
-                    cluster.social.add(pod.record.uid)
+                if shape.social:
+                    cluster.social.add(uid)
                 decided.append(entry)
             else:
-                self.later[pod.record.uid] = pod
+                self.later[uid] = pod
                 self.result.reserved.append(entry)
         self.spreading.clear()
         for pod, count in started.values():

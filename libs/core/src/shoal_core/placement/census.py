@@ -274,6 +274,11 @@ class Census:
                     self._spaces.update(kept.meaning.namespaces)
             kept.holders.set(pod.uid, at)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no pod, on a node or placed in this session, has a term that speaks of others."""
+        return self._held is None and not self._session.social and not self._session.cluster.social
+
     def concerned(self, pod: PodRecord) -> tuple[Held, ...]:
         """The terms of pods on nodes that speak of this one."""
         cluster = self._session.cluster

@@ -190,17 +190,16 @@ class Walk:
             run = done + 1
             alone = not shape.dynamic or (self._claims and not shape.entangled and self.offers.counted_everywhere(shape))
             alone = alone and not shape.shared and not shape.claim_gpus and first.status == PENDING
-            if alone and self.alone(first) and first.record.uid not in self._confined:
-                if first.record.nominated_node:
-                    run = done + 1
-                else:
+            session = self.session
+            apart = not (self._confined or session.numa or session.spreading) and session.census.idle
+            if alone and (apart or (self.alone(first) and first.record.uid not in self._confined)):
+                if not first.record.nominated_node:
                     while (
                         run < len(tasks)
                         and tasks[run].shape is shape
                         and tasks[run].status == PENDING
                         and not tasks[run].record.nominated_node
-                        and self.alone(tasks[run])
-                        and tasks[run].record.uid not in self._confined
+                        and (apart or (self.alone(tasks[run]) and tasks[run].record.uid not in self._confined))
                     ):
                         run += 1
                 placed = self._run(leaf, tasks[done:run], shape, among, later)
