@@ -289,7 +289,8 @@ def test_counts_follow_every_step_and_its_undo(data: st.DataObject) -> None:
     owner = next(r for r in jobs[0] if isinstance(r, PodRecord))
     one = term(equal(app="db"))
     count = session.census.count(meaning(one, owner))
-    held = session.census.concerned(owner)
+    meant = next(r for r in jobs[1] if isinstance(r, PodRecord))
+    assert session.census.concerned(meant)
     pods: list[Pod] = [c.pods[uid] for uid in sorted(c.pods)]
     marks = [0]
     for _ in range(data.draw(st.integers(1, 25))):
@@ -304,16 +305,100 @@ def test_counts_follow_every_step_and_its_undo(data: st.DataObject) -> None:
         elif ACTIVE[pod.status]:
             session.evict(pod)
         near, active = _twin(c, owner, one)
-        assert session.census.count(meaning(one, owner)) is count
-        assert count.here(True)[:8].tolist() == near[: len(count.near)]
+        count = session.census.count(meaning(one, owner))
+        assert count.here(True)[:8].tolist() == near[: len(count.here(True))]
         assert count.active[:8].tolist() == active[: len(count.active)]
-        if held:
-            everyone = sum(p.node >= 0 and USED[p.status] and not (p.status == RELEASING and p.virtual) for p in pods)
-            assert int(session.census.concerned(owner)[0].holders.here(True).sum()) == everyone
+        everyone = sum(p.node >= 0 and USED[p.status] and not (p.status == RELEASING and p.virtual) for p in pods)
+        mine = c.pods[meant.uid]
+        own = mine.node >= 0 and USED[mine.status] and not (mine.status == RELEASING and mine.virtual)
+        found = sum(int(x.counts.sum()) for x in session.census.attracting(meant, hard=True))
+        assert found == -3 * (everyone - own)
 
 
 def test_no_pod_pays_where_nobody_holds_a_term() -> None:
     c = world(queue("q"), host("n1"), *work("g", pod={"tolerations": [Toleration(operator="Exists")]}))
     session = Session(c, 0.0)
-    assert session.census.concerned(c.pods["g-0"].record) == ()
+    assert not session.census.concerned(c.pods["g-0"].record)
     assert session.journal is None
+
+
+# the terms of others against a plain twin
+
+LABELS = ("app", "tier", "x")
+VALUES = ("a", "b", "c")
+SPACES = ("ns", "other", "third")
+
+
+@st.composite
+def selectors(draw: st.DrawFn) -> Selector | None:
+    if draw(st.integers(0, 9)) == 0:
+        return None
+    found = []
+    for _ in range(draw(st.integers(0, 3))):
+        operator = draw(st.sampled_from(["In", "NotIn", "Exists", "DoesNotExist", "Gt", "odd"]))
+        values = draw(st.lists(st.sampled_from(VALUES), max_size=2)) if operator not in ("Exists", "DoesNotExist") else []
+        found.append(Requirement(key=draw(st.sampled_from(LABELS)), operator=operator, values=values))
+    return Selector(requirements=found)
+
+
+@st.composite
+def pod_terms(draw: st.DrawFn) -> PodTerm:
+    return PodTerm(
+        topology_key=draw(st.sampled_from(["kubernetes.io/hostname", "zone", "nowhere"])),
+        selector=draw(selectors()),
+        namespaces=draw(st.lists(st.sampled_from(SPACES), max_size=2)),
+        namespace_selector=draw(st.none() | selectors()),
+        match_label_keys=draw(st.lists(st.sampled_from(LABELS), max_size=1)),
+        mismatch_label_keys=draw(st.lists(st.sampled_from(LABELS), max_size=1)),
+        weight=draw(st.sampled_from([1, 5])),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_terms_of_others_count_as_one_by_one(data: st.DataObject) -> None:
+    tags = st.dictionaries(st.sampled_from(LABELS), st.sampled_from(VALUES), max_size=3)
+    few = st.lists(pod_terms(), max_size=2)
+    records: list[PodRecord] = []
+    for i in range(data.draw(st.integers(1, 6))):
+        rules = Affinity(
+            anti_required=data.draw(few), pod_required=data.draw(few), pod_preferred=data.draw(few),
+            anti_preferred=data.draw(few),
+        )  # fmt: skip
+        (one,) = [
+            r
+            for r in work(f"g{i}", gpus=0, nodes=[f"n{i % 3}"], pod={"labels": data.draw(tags), "affinity": rules})
+            if isinstance(r, PodRecord)
+        ]
+        records.append(replace(one, namespace=data.draw(st.sampled_from(SPACES))))
+    nodes = [host(f"n{i}", 16) for i in range(3)]
+    nodes[0] = replace(nodes[0], labels=nodes[0].labels | {"zone": "z"})
+    c = world(queue("q"), *nodes, *records)
+    session = Session(c, 0.0, Settings())
+    asked = replace(records[0], uid="asked", labels=data.draw(tags), namespace=data.draw(st.sampled_from(SPACES)))
+    for pod in (asked, records[0]):
+        repelled: dict[str, list[int]] = {}
+        attracted: dict[str, list[int]] = {}
+        for other in c.pods.values():
+            if other.uid == pod.uid or other.node < 0 or other.record.affinity is None:
+                continue
+            rules = other.record.affinity
+            given = [(t, 0) for t in rules.anti_required] + [(t, 1) for t in rules.pod_required]
+            given += [(t, t.weight) for t in rules.pod_preferred] + [(t, -t.weight) for t in rules.anti_preferred]
+            for one, weight in given:
+                means = meaning(one, other.record)
+                if session.census.domains(one.topology_key)[1] and means.means(pod, c.namespaces):
+                    into = attracted if weight else repelled
+                    counts = into.setdefault(one.topology_key, [0] * session.everywhere.shape[0])
+                    counts[other.node] += weight or 1
+        found = {x.topology_key: x.counts.tolist() for x in session.census.repelling(pod, later=False)}
+        assert found == {k: v for k, v in repelled.items() if any(v)}
+        found = {x.topology_key: x.counts.tolist() for x in session.census.attracting(pod, hard=True)}
+        assert found == {k: v for k, v in attracted.items() if any(v)}
+        for one in (records[0].affinity or Affinity()).anti_required:
+            means = meaning(one, records[0])
+            plain = [0] * session.everywhere.shape[0]
+            for other in c.pods.values():
+                if other.node >= 0 and other.uid != pod.uid and means.means(other.record, c.namespaces):
+                    plain[other.node] += 1
+            assert session.census.count(means).here(False, pod.uid).tolist() == plain

@@ -11,7 +11,7 @@ from shoal_bus.bus import DELETED_TTL
 from shoal_bus.trace import headers as trace_headers
 from shoal_cluster_state import metrics
 from shoal_cluster_state.picture import Entry, Picture
-from shoal_cluster_state.unread import stand_in
+from shoal_cluster_state.unread import slimmed, stand_in
 from shoal_contracts import state, streams, subjects
 from shoal_contracts.base import encode
 from shoal_contracts.decision import Header
@@ -132,15 +132,17 @@ class Service:
         if self._versions.keys() == KINDS.keys():
             self._complete.set()
 
-    def _unread(self, kind: str, resource: Resource, told: Bad) -> None:
-        """An object that can't be read, or not be sent: something stands for it, and it is told on the object."""
+    def _unread(self, kind: str, resource: Resource, told: Bad, slim: state.StateMessage | None = None) -> None:
+        """An object that can't be read, or not be sent: something stands for it (``slim``, where that is known), and it is
+        told on the object."""
         metrics.BAD.labels(kind).inc()
         self._context.log.warning("object can't be read", kind=kind, key=told.key, error=told.error)
         if told.key is None:
             return
         subject = self._subject(kind, resource, told.key)
         held = self._picture.held.get(subject)
-        record = stand_in(kind, told.key, told.uid, told.version, told.error, held.data if held else None, told.raw)
+        before = encode(slim) if slim else held.data if held else None
+        record = stand_in(kind, told.key, told.uid, told.version, told.error, before, told.raw)
         strange = isinstance(record, state.PodRecord) and record.scheduler_name != self._context.config.scheduler_name
         if record is None or (isinstance(record, state.PodRecord) and strange and not record.node):
             self._picture.drop(subject)
@@ -182,7 +184,7 @@ class Service:
             if len(data) > LARGEST:
                 # The bus would refuse it, and all that goes with it.
                 error = f"what matters of it takes {len(data)} bytes, over {LARGEST}"
-                self._unread(kind, resource, Bad(told.key, told.uid, told.version, error, told.raw))
+                self._unread(kind, resource, Bad(told.key, told.uid, told.version, error, told.raw), slimmed(record, LARGEST))
                 return
             self._picture.put(subject, data, sent)
 

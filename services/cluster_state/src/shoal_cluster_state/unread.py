@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from shoal_contracts import state
+from shoal_contracts.base import encode
+from shoal_model import labels
 
 LONGEST = 1000
 _RECORD = msgspec.json.Decoder(state.StateMessage)
@@ -26,6 +28,47 @@ class _Pod(msgspec.Struct):
 
     spec: _Spec = msgspec.field(default_factory=_Spec)
     status: _Status = msgspec.field(default_factory=_Status)
+
+
+_KEPT = frozenset(
+    {
+        labels.QUEUE, labels.NODE_POOL, labels.SUBGROUP, labels.PRIORITY_CLASS, labels.PREEMPTIBILITY, labels.GPU_GROUP,
+        labels.APP, labels.KUBEFLOW_ROLE, labels.RAY_NODE_TYPE, labels.TASK_PRIORITY,
+    }
+)  # fmt: skip
+"""Labels that count however many there are."""
+
+
+def slimmed(record: state.StateMessage, largest: int) -> state.StateMessage | None:
+    """What is left of a record that is too large: what it takes up and to whom it is charged, not where it would like to be.
+
+    None where even that is over ``largest`` bytes, or where nothing is known to be left out of this kind.
+    """
+    found: state.StateMessage
+    match record:
+        case state.PodRecord():
+            found = msgspec.structs.replace(
+                record, labels={k: v for k, v in record.labels.items() if k in _KEPT}, affinity=None, node_selector={},
+                tolerations=[], spread=[], condition_message="", owners=record.owners[:8], unheeded=[], config_maps=[],
+            )  # fmt: skip
+        case state.NodeRecord():
+            found = msgspec.structs.replace(record, annotations={}, labels=_shortest(record.labels, largest // 2))
+        case state.GroupRecord():
+            found = msgspec.structs.replace(record, labels={})
+        case _:
+            return None
+    return found if len(encode(found)) <= largest else None
+
+
+def _shortest(tags: dict[str, str], most: int) -> dict[str, str]:
+    """The shortest of the labels that take up to ``most`` bytes together."""
+    kept: dict[str, str] = {}
+    for key in sorted(tags, key=lambda k: (len(k) + len(tags[k]), k)):
+        most -= len(key) + len(tags[key]) + 6
+        if most < 0:
+            break
+        kept[key] = tags[key]
+    return kept
 
 
 def stand_in(

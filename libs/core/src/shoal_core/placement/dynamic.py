@@ -8,8 +8,9 @@ import numpy as np
 
 from shoal_contracts.state import PodRecord, PodTerm
 from shoal_core.nodes import Bytes, Ints
-from shoal_core.placement.census import Census, meaning, spread_out, standing, sums
+from shoal_core.placement.census import Census, meaning, spread_out, sums
 from shoal_core.placement.spread import Spread
+from shoal_core.placement.standings import Meaning, standing
 from shoal_core.rows import Pod
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Dynamic:
 
     def repelled(self, pod: Pod) -> bool:
         """Whether a pod on a node holds an anti-affinity that speaks of this one."""
-        return any(h.weight == 0 and h.holders for h in self.census.concerned(pod.record))
+        return self.census.repelled(pod.record)
 
     def mask(self, pod: Pod, later: bool) -> tuple[Bytes, str]:
         """(nodes that the pod may use by these rules, which rule excluded most). ``later``: it starts when all that leaves
@@ -50,16 +51,16 @@ class Dynamic:
             good &= self._near(record, affinity.pod_required, later)
             why = AFFINITY
         if affinity and affinity.anti_required:
+            by_key: dict[str, list[Meaning]] = {}
             for term in affinity.anti_required:
-                counts = self.census.count(meaning(term, record)).here(later, record.uid)
-                good &= self._far(term.topology_key, counts)
+                by_key.setdefault(term.topology_key, []).append(meaning(term, record))
+            for key, meanings in by_key.items():
+                if self.census.domains(key)[1]:
+                    good &= self._far(key, self.census.count_any(meanings).here(later, record.uid))
             why = why or ANTI_AFFINITY
-        for held in self.census.concerned(record):
-            if held.weight == 0 and held.holders:
-                counts = held.holders.here(later, record.uid)
-                if counts.any():
-                    good &= self._far(held.topology_key, counts)
-                    why = why or EXISTING
+        for concern in self.census.repelling(record, later):
+            good &= self._far(concern.topology_key, concern.counts)
+            why = why or EXISTING
         if record.spread:
             allowed, told = self.spread.mask(record)
             good &= allowed

@@ -67,7 +67,7 @@ class Preferences:
         affinity = pod.record.affinity
         if pod.record.spread or (affinity is not None and (affinity.pod_preferred or affinity.anti_preferred)):
             return True
-        return any(h.weight and h.holders for h in self._session.census.concerned(pod.record))
+        return self._session.census.attracted(pod.record)
 
     def score(self, pod: Pod, candidates: Bytes) -> Floats | None:
         """(nodes,): what is to be added to the score of each; None: nothing. ``candidates``: nodes that compete."""
@@ -97,11 +97,7 @@ class Preferences:
             for term, weight in own:
                 counts = census.count(meaning(term, record)).here(False, record.uid)
                 weighted.append((term.topology_key, weight, counts))
-        weighted += [
-            (h.topology_key, h.weight, h.holders.here(False, record.uid))
-            for h in census.concerned(record)
-            if h.weight and not (self._plugin and h.hard)
-        ]
+        weighted += [(c.topology_key, 1, c.counts) for c in census.attracting(record, hard=not self._plugin)]
         for key, weight, counts in weighted:
             if counts.any():
                 ids, number = census.domains(key)

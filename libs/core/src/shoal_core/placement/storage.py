@@ -11,8 +11,9 @@ import numpy as np
 
 from shoal_contracts.state import NodeRecord, PodRecord, Selector
 from shoal_core.nodes import Bytes
-from shoal_core.placement.census import standing, users
+from shoal_core.placement.census import users
 from shoal_core.placement.feasible import meets, selects
+from shoal_core.placement.standings import standing
 from shoal_core.placement.volumes import Volumes
 from shoal_core.rows import Key, Pod
 from shoal_model.normalise import node_terms, selector
