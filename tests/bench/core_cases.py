@@ -6,6 +6,8 @@ import math
 import random
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from shoal_contracts import state
 
 GPUS = 8
@@ -153,6 +155,23 @@ def fraction(w: World) -> None:
         w.job(w.random.choice(w.queues), 1, part)
 
 
+def affinity(w: World) -> None:
+    """Half-full cluster, waiting CPU pods with 20 anti-affinity terms of their own each, and one GPU job behind them."""
+    for i, name in enumerate(w.names):
+        w.job(w.queues[i % len(w.queues)], 1, 4, [name])
+    for i in range(500):
+        w.job(w.queues[i % len(w.queues)], 1, 0, age=10)
+        wanted = [state.Requirement(key=f"k{j}", operator="In", values=[f"v{i}"]) for j in range(20)]
+        keys = ("kubernetes.io/hostname", "topology/rack", "topology/block")
+        terms = [
+            state.PodTerm(topology_key=keys[j % 3], selector=state.Selector(requirements=[r])) for j, r in enumerate(wanted)
+        ]
+        pod = w.records[-1]
+        assert isinstance(pod, state.PodRecord)
+        w.records[-1] = msgspec.structs.replace(pod, affinity=state.Affinity(anti_required=terms))
+    w.job(w.queues[0], 1, 8, age=5)
+
+
 CASES: dict[str, Callable[[World], None]] = {
-    f.__name__: f for f in (fill, idle, blocked, reclaim, preempt, consolidate, topology, fraction)
+    f.__name__: f for f in (fill, idle, blocked, reclaim, preempt, consolidate, topology, fraction, affinity)
 }
