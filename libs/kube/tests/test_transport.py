@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from shoal_kube import AlreadyExists, Conflict, Forbidden, Kube, KubeConfig, KubeError, NotFound, Throttled, Unreachable
+from shoal_kube import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    Kube,
+    KubeConfig,
+    KubeError,
+    NotFound,
+    NotLeading,
+    Throttled,
+    Unreachable,
+)  # fmt: skip
 from shoal_kube.errors import Gone, Invalid, from_response
 from shoal_testkit.scripted_api import Answer, Script, status_object
 
@@ -80,3 +91,31 @@ def test_errors_are_classes_by_what_the_caller_can_do(status: int, reason: str, 
 
 def test_an_answer_that_is_no_status_is_kept_as_text() -> None:
     assert from_response(502, b"<html>bad gateway", None).message == "<html>bad gateway"
+
+
+async def test_who_may_not_lead_any_more_writes_nothing_and_still_reads(script: Script) -> None:
+    throttled = status_object(429, "TooManyRequests") | {"details": {"retryAfterSeconds": 0.1}}
+    script.answers |= {
+        "GET /x": [Answer(body={}), Answer(body={})], "PATCH /x": [Answer(429, throttled), Answer(body={})],
+        "POST /x": [Answer(201, {})],
+    }  # fmt: skip
+    left = 2
+    async with connect(script) as kube:
+
+        def valid() -> bool:
+            nonlocal left
+            left -= 1
+            return left >= 0
+
+        guarded = kube.guarded(valid)
+        await guarded.get("/x")
+        await guarded.post("/x", {})
+        # The Lease ends between two tries of one write.
+        with pytest.raises(NotLeading):
+            await guarded.merge_patch("/x", {})
+        assert [what[0] for what in script.asked] == ["GET /x", "POST /x", "PATCH /x"]
+        await guarded.get("/x")
+        with pytest.raises(NotLeading):
+            await guarded.post("/x", {})
+        # Others of the process are not bound by it: elections, say.
+        await kube.merge_patch("/x", {})

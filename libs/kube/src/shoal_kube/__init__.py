@@ -8,6 +8,7 @@ from shoal_kube.errors import (
     Invalid,
     KubeError,
     NotFound,
+    NotLeading,
     Throttled,
     Unreachable,
 )
@@ -18,5 +19,6 @@ from shoal_kube.transport import Kube, KubeConfig
 
 __all__ = [
     "AlreadyExists", "Bad", "Conflict", "Deleted", "Denied", "Election", "Forbidden", "Gone", "Invalid", "Kube", "KubeConfig",
-    "KubeError", "NotFound", "Put", "Recorder", "Ref", "Reflector", "Synced", "Throttled", "Unreachable", "epoch_of",
+    "KubeError", "NotFound", "NotLeading", "Put", "Recorder", "Ref", "Reflector", "Synced", "Throttled", "Unreachable",
+    "epoch_of",
 ]  # fmt: skip

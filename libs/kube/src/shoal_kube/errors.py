@@ -49,6 +49,10 @@ class Unreachable(KubeError):
     """No answer, or a failure of the server: it may or may not have been done."""
 
 
+class NotLeading(KubeError):
+    """Not asked for: the caller may not lead any more."""
+
+
 class _Cause(msgspec.Struct):
     reason: str = ""
     message: str = ""

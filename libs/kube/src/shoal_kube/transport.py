@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from shoal_kube import auth
-from shoal_kube.errors import KubeError, Throttled, Unreachable, from_response
+from shoal_kube.errors import KubeError, NotLeading, Throttled, Unreachable, from_response
 
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
@@ -58,6 +58,14 @@ class Kube:
     def __init__(self, session: aiohttp.ClientSession, access: auth.Access, config: KubeConfig) -> None:
         self._session, self._access, self._config = session, access, config
         self._bucket = Bucket(config.qps, config.burst)
+        self._may_write: Callable[[], bool] | None = None
+
+    def guarded(self, may_write: Callable[[], bool]) -> Kube:
+        """The same client, whose writes raise NotLeading instead of being sent while ``may_write()`` is false; it is asked
+        right before each try."""
+        found = Kube(self._session, self._access, self._config)
+        found._bucket, found._may_write = self._bucket, may_write
+        return found
 
     @classmethod
     @asynccontextmanager
@@ -80,6 +88,8 @@ class Kube:
 
     async def _once(self, verb: str, path: str, data: bytes | None, content: str | None, accept: str | None) -> bytes:
         await self._bucket.take()
+        if self._may_write is not None and verb != "GET" and not self._may_write():
+            raise NotLeading(0, "NotLeading", f"{verb} {path}")
         try:
             async with self._session.request(
                 verb,

@@ -418,7 +418,8 @@ async def start(context: Context[Config]) -> None:
     context.wait_for("state")
     config = context.config
     settings = KubeConfig(context.kubeconfig, "shoal-queue-controller", config.qps, config.burst)
-    async with Kube.connect(settings) as kube, leading(context, kube, "shoal-queue-controller"):
+    async with Kube.connect(settings) as unguarded, leading(context, unguarded, "shoal-queue-controller") as election:
+        kube = unguarded.guarded(election.valid) if election else unguarded
         recorder = Recorder(kube, NAME, context.clock)
         service = Service(context, kube, recorder)
         async with asyncio.TaskGroup() as tasks:

@@ -237,7 +237,8 @@ async def start(context: Context[Config]) -> None:
     config = context.config
     settings = KubeConfig(context.kubeconfig, LEASE, config.qps, config.burst)
     own = Resource("Deployment", f"/apis/apps/v1/namespaces/{config.namespace}", "deployments", namespaced=False)
-    async with Kube.connect(settings) as kube, leading(context, kube, LEASE):
+    async with Kube.connect(settings) as unguarded, leading(context, unguarded, LEASE) as election:
+        kube = unguarded.guarded(election.valid) if election else unguarded
         service = Service(context, kube)
         async with asyncio.TaskGroup() as tasks:
             for kind, resource in (("shards", SHARDS), ("configs", CONFIGS), ("deployments", own)):
