@@ -175,3 +175,5 @@ def affinity(w: World) -> None:
 CASES: dict[str, Callable[[World], None]] = {
     f.__name__: f for f in (fill, idle, blocked, reclaim, preempt, consolidate, topology, fraction, affinity)
 }
+OURS = frozenset({"affinity"})
+"""Cases that the reference's benchmark does not have."""
