@@ -45,7 +45,7 @@ class LocalBus:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def add_team(self, name: str, queues: Sequence[str]) -> None:
-        """A user who reads the events of these queues, in the configuration; a server that runs has to read it anew.
+        """A user who reads the events of these queues, in the configuration; a server that runs has to be started anew.
 
         Raises ValueError for a name that can't be given.
         """

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def keep() -> int:
 
 
 def up() -> int:
-    """Start a cluster that stays, with 100 nodes and the default queues; print how to reach it, and what of it is down."""
+    """Start a cluster that stays, with 100 nodes; print how to reach it, and what of it is down."""
     folder = state_folder()
     if _keeper():
         print("it is up already")
@@ -146,11 +147,28 @@ def credentials(name: str, queues: Sequence[str]) -> int:
     except ValueError as error:
         print(f"credentials: {error}", file=sys.stderr)
         return 2
-    os.kill(here["nats"], signal.SIGHUP)
+    # A server that only reads its configuration again (2.15.1) leaves the imports of a new account without an answer: the keeper
+    # starts it anew.
+    os.kill(here["nats"], signal.SIGTERM)
+    deadline = time.monotonic() + START_LIMIT
+    while (part := keeper.read(folder).parts["nats"]).pid in (0, here["nats"]) or not bus_listens(
+        found.export["SHOAL_NATS_URL"]
+    ):
+        if time.monotonic() > deadline:
+            print(f"NATS did not come back: {part}; logs are in {folder}", file=sys.stderr)
+            return 1
+        time.sleep(0.1)
     print(f"export SHOAL_NATS_URL={found.export['SHOAL_NATS_URL']}")
     print(f"export SHOAL_NATS_USER={name}")
     print(f"export SHOAL_NATS_PASSWORD_FILE={bus.password_file(name)}")
     return 0
+
+
+def bus_listens(url: str) -> bool:
+    """Whether something listens at an address such as nats://127.0.0.1:4222."""
+    host, _, port = url.removeprefix("nats://").rpartition(":")
+    with socket.socket() as s:
+        return s.connect_ex((host, int(port))) == 0
 
 
 def _reap(pid: int) -> None:
