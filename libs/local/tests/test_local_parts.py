@@ -13,7 +13,7 @@ import pytest
 
 from shoal_contracts.permissions import USERS
 from shoal_local import binaries
-from shoal_local.bus import server_configuration
+from shoal_local.bus import LocalBus, server_configuration
 from shoal_local.certs import Authority
 from shoal_local.process import running, started_at
 from shoal_local.supervisor import SERVICES
@@ -85,3 +85,19 @@ def test_a_pid_that_another_process_has_by_now_is_not_ours() -> None:
         assert running({"a": [str(child.pid), "12345"], "b": ["999999999", since], "c": [str(os.getpid()), ""]}) == {}
         child.communicate(b"\n")
     assert running({"a": [str(child.pid), since]}) == {}
+
+
+def test_a_user_of_events_is_in_the_configuration_from_then_on(tmp_path: Path) -> None:
+    bus = LocalBus(tmp_path / "bus")
+    bus.folder.mkdir()
+    for name in ("scheduler", "Team", "a b", "", "x" * 40):
+        with pytest.raises(ValueError, match="can't name a user of events"):
+            bus.add_team(name, ["q"])
+    bus.add_team("team-a", ["a.night"])
+    bus.add_team("team-b", ["b"])
+    accounts = json.loads((tmp_path / "bus/nats.conf").read_text())["accounts"]
+    (user,) = accounts["SHOAL_TEAM_A"]["users"]
+    assert user["password"] == bus.password_file("team-a").read_text()
+    assert "$JS.SHOAL.API.CONSUMER.CREATE.SHOAL_EVENT.team-a.shoal.v1.event.*.a=2enight.>" in user["permissions"]["publish"]
+    assert "SHOAL_TEAM_B" in accounts
+    assert bus.password_file("team-a").stat().st_mode & 0o777 == 0o600

@@ -147,8 +147,8 @@ def credentials(name: str, queues: Sequence[str]) -> int:
     except ValueError as error:
         print(f"credentials: {error}", file=sys.stderr)
         return 2
-    # A server that only reads its configuration again (2.15.1) leaves the imports of a new account without an answer: the keeper
-    # starts it anew.
+    # A server that only reads its configuration again (2.15.1) leaves what a new account imports without an answer: the
+    # keeper starts it anew.
     os.kill(here["nats"], signal.SIGTERM)
     deadline = time.monotonic() + START_LIMIT
     while (part := keeper.read(folder).parts["nats"]).pid in (0, here["nats"]) or not bus_listens(
