@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from shoal_core.session import Session
+from shoal_core.settings import Settings
 
 MINUTE = 60.0
 
@@ -34,11 +32,10 @@ class Pace:
         """When the first of them is a minute old; 0 if there is none."""
         return self._decided[0][0] + MINUTE if self._decided else 0.0
 
-
-def spent(session: Session) -> bool:
-    """Whether the cycle, or the minute, has had its evictions: no more are sought. What is decided is never parted."""
-    settings, count = session.settings, len(session.result.evictions)
-    if 0 < settings.evictions_per_cycle <= count:
-        return True
-    most = settings.evictions_per_minute
-    return most > 0 and most <= count + session.cluster.pace.within(session.now)
+    def spent(self, settings: Settings, count: int, now: float) -> bool:
+        """Whether the cycle, which has decided ``count`` evictions, or the minute has had its evictions: no more are sought.
+        What is decided is never parted."""
+        if 0 < settings.evictions_per_cycle <= count:
+            return True
+        most = settings.evictions_per_minute
+        return most > 0 and most <= count + self.within(now)

@@ -107,6 +107,11 @@ class Session:
         self.placer: Placer = nowhere
         """Places pods anew when the cycle ends: set by what has the rules for it."""
 
+    @property
+    def evictions_spent(self) -> bool:
+        """See ``Pace.spent``."""
+        return self.cluster.pace.spent(self.settings, len(self.result.evictions), self.now)
+
     # steps
 
     def _queue(self, pod: Pod, amount: Vector, sign: float) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from itertools import islice
 
-from shoal_core import pace
 from shoal_core.order.jobs import Probe, Serving, Sorted, Victims
 from shoal_core.placement.walk import Walk
 from shoal_core.protection import delayed_until
@@ -109,7 +108,7 @@ class Evicting:
                 continue
             left = action - (session.units - began) if action else None
             spent = left is not None and left <= 0 and not budgets.job_minimum
-            if spent or pace.spent(session) or (budgets.fruitless and self._fruitless >= budgets.fruitless):
+            if spent or session.evictions_spent or (budgets.fruitless and self._fruitless >= budgets.fruitless):
                 # The next cycle goes on with those that had no turn.
                 session.cluster.tried[self.name] = tried | failed
                 return

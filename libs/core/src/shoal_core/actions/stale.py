@@ -5,7 +5,6 @@ from __future__ import annotations
 from shoal_contracts.state import GroupRecord
 from shoal_core.gang import DEFAULT
 from shoal_core.history import stale, whole
-from shoal_core.pace import spent
 from shoal_core.reasons import clock
 from shoal_core.results import Eviction, Staleness
 from shoal_core.rows import Job
@@ -59,7 +58,7 @@ def _look(session: Session, job: Job, record: GroupRecord) -> None:
     if not failed and (grace < 0 or session.now - since < grace):
         return
     pods = [p for leaf in job.leaf_list for p in leaf.pods if ACTIVE[p.status]]
-    if (guard is not None and not guard.fits(pods)) or (not failed and spent(session)):
+    if (guard is not None and not guard.fits(pods)) or (not failed and session.evictions_spent):
         # It goes whole, once its budgets allow it.
         return
     short = ", ".join(
