@@ -53,6 +53,8 @@ class Storage:
         self._reach: dict[int, Bytes] = {}
         """Capacity object -> nodes that it is for."""
         self._elsewhere: frozenset[Key] | None = None
+        self._attachments: dict[str, set[tuple[str, str]]] = {}
+        """By pod: see ``_attached``."""
         self._kubernetes = not session.settings.kai_0_17
         """Whether a claim may be for one pod alone, and a volume for the zones that its labels name."""
 
@@ -137,10 +139,17 @@ class Storage:
             why = why or TOO_MANY
         return good, why
 
+    def _attached(self, pod: PodRecord) -> set[tuple[str, str]]:
+        """``Volumes.attached``, which no step of the session changes."""
+        found = self._attachments.get(pod.uid)
+        if found is None:
+            found = self._attachments[pod.uid] = self._volumes.attached(pod)
+        return found
+
     def _over_limits(self, pod: PodRecord, later: bool, good: Bytes) -> bool:
         """Take nodes out of ``good`` that can't attach as many volumes more as the pod has; whether there were any."""
         session, volumes = self._session, self._volumes
-        wanted = volumes.attached(pod)
+        wanted = self._attached(pod)
         drivers = {driver for driver, _ in wanted}
         columns = session.nodes.columns
         limits = {columns[n]: found for n, found in volumes.limits.items() if n in columns and not drivers.isdisjoint(found)}
@@ -154,7 +163,7 @@ class Storage:
             at = standing(other, session.census.evicted)
             for column in at.near if later else at.near + at.leaving:
                 if column in there:
-                    there[column] |= volumes.attached(other.record)
+                    there[column] |= self._attached(other.record)
         found = False
         for column, most in limits.items():
             count = Counter(driver for driver, _ in wanted | there[column])
