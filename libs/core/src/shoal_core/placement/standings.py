@@ -12,6 +12,7 @@ from shoal_core.nodes import Ints
 from shoal_core.placement.feasible import selects
 from shoal_core.rows import Pod
 from shoal_core.status import ACTIVE, RELEASING, USED
+from shoal_core.vocabulary import Interner
 from shoal_model.labels import NAMESPACE_NAME
 
 Bools = np.ndarray
@@ -128,10 +129,10 @@ class Kinds:
         self._records: list[PodRecord] = []
         """One pod of each kind."""
         self._space = Column()
-        self._spaces: dict[str, int] = {}
+        self._spaces: Interner[str] = Interner()
         self._columns: dict[str, Column] = {}
         """Label -> number of its value by kind, -1 without it."""
-        self._values: dict[str, int] = {}
+        self._values: Interner[str] = Interner()
         self._matches: dict[tuple[object, ...], Bools] = {}
 
     def of(self, record: PodRecord) -> int:
@@ -141,14 +142,14 @@ class Kinds:
         if found is None:
             found = self._numbers[key] = len(self._records)
             self._records.append(record)
-            self._space.append(self._spaces.setdefault(record.namespace, len(self._spaces)))
+            self._space.append(self._spaces.number(record.namespace))
             for label, column in self._columns.items():
                 column.append(self._value(record, label))
         return found
 
     def _value(self, record: PodRecord, label: str) -> int:
         value = record.labels.get(label)
-        return -1 if value is None else self._values.setdefault(value, len(self._values))
+        return -1 if value is None else self._values.number(value)
 
     def _column(self, label: str) -> Ints:
         found = self._columns.get(label)
@@ -171,7 +172,7 @@ class Kinds:
     def _look(self, meaning: Meaning, first: int) -> Bools:
         if meaning.claim or not meaning.wanted:
             return np.array([meaning.means(r, self._namespaces) for r in self._records[first:]], bool)
-        inside = np.array([meaning.in_namespace(name, self._namespaces) for name in self._spaces], bool)
+        inside = np.array([meaning.in_namespace(name, self._namespaces) for name in self._spaces.values], bool)
         found = inside[self._space.now[first:]]
         for selector in meaning.wanted:
             for requirement in selector.requirements:
@@ -183,7 +184,8 @@ class Kinds:
         values = self._column(requirement.key)[first:]
         match requirement.operator:
             case "In" | "NotIn":
-                listed = np.isin(values, [self._values[v] for v in requirement.values if v in self._values])
+                wanted = [number for v in requirement.values if (number := self._values.find(v)) is not None]
+                listed = np.isin(values, wanted)
                 return listed if requirement.operator == "In" else ~listed
             case "Exists":
                 return values >= 0

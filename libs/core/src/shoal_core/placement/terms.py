@@ -10,6 +10,7 @@ import numpy as np
 from shoal_contracts.state import PodRecord
 from shoal_core.nodes import Ints
 from shoal_core.placement.standings import Bools, Column, Meaning, Namespaces, Standings
+from shoal_core.vocabulary import Interner
 
 IN, NOT_IN, EXISTS, MISSING, ODD = range(5)
 _OPERATORS = {"In": IN, "NotIn": NOT_IN, "Exists": EXISTS, "DoesNotExist": MISSING}
@@ -41,21 +42,20 @@ class Terms:
         self._namespaces, self._standings, self._size = namespaces, standings, size
         self._numbers: dict[tuple[object, ...], int] = {}
         self._terms: list[Term] = []
-        self._keys: dict[str, int] = {}
-        self._names: list[str] = []
-        """Topology keys by number."""
+        self._keys: Interner[str] = Interner()
+        """Topology keys."""
         self._key, self._weight, self._hard = Column(), Column(), Column()
         # Of each requirement of a term's selectors; a list of several values, or an operator that is none, is looked at alone.
         self._of, self._label, self._operator, self._value = Column(), Column(), Column(), Column()
-        self._labels: dict[str, int] = {}
-        self._values: dict[str, int] = {}
+        self._labels: Interner[str] = Interner()
+        self._values: Interner[str] = Interner()
         self._alone: list[int] = []
         """Terms that are looked at one by one."""
         self._plain = Column()
         """By term: 1 where the columns say all of it, but for its namespaces."""
         self._space = Column()
         """By term: the number of its only namespace, -1 where it has others."""
-        self._spaces: dict[str, int] = {}
+        self._spaces: Interner[str] = Interner()
         self._pair_term, self._pair_row = Column(), Column()
         self._paired: dict[str, int] = {}
         """Pod's uid -> how many of its rows have pairs."""
@@ -88,15 +88,12 @@ class Terms:
             return found
         found = self._numbers[key] = len(self._terms)
         self._terms.append(term)
-        topology = self._keys.setdefault(term.topology_key, len(self._keys))
-        if topology == len(self._names):
-            self._names.append(term.topology_key)
-        self._key.append(topology)
+        self._key.append(self._keys.number(term.topology_key))
         self._weight.append(term.weight)
         self._hard.append(term.hard)
         meaning = term.meaning
         single = len(meaning.namespaces) == 1 and meaning.elsewhere is None
-        self._space.append(self._spaces.setdefault(meaning.namespaces[0], len(self._spaces)) if single else -1)
+        self._space.append(self._spaces.number(meaning.namespaces[0]) if single else -1)
         requirements = [r for selector in meaning.wanted for r in selector.requirements]
         plain = single and bool(meaning.wanted) and not meaning.claim
         for r in requirements:
@@ -109,9 +106,9 @@ class Terms:
         for r in requirements:
             operator = _OPERATORS[r.operator]
             self._of.append(found)
-            self._label.append(self._labels.setdefault(r.key, len(self._labels)))
+            self._label.append(self._labels.number(r.key))
             self._operator.append(operator)
-            self._value.append(self._values.setdefault(r.values[0], len(self._values)) if operator < EXISTS else -1)
+            self._value.append(self._values.number(r.values[0]) if operator < EXISTS else -1)
         return found
 
     def speaking(self, pod: PodRecord) -> Bools:
@@ -124,14 +121,15 @@ class Terms:
 
     def _look(self, pod: PodRecord) -> Bools:
         found = self._plain.now == 1
-        space = self._spaces.get(pod.namespace, -2)
-        found = found & (self._space.now == space)
+        space = self._spaces.find(pod.namespace)
+        found = found & (self._space.now == (-2 if space is None else space))
         if len(self._of) and found.any():
             have = np.full(len(self._labels), -1, np.int64)
             for label, value in pod.labels.items():
-                if (number := self._labels.get(label)) is not None:
+                if (number := self._labels.find(label)) is not None:
                     # A value that no term names: there all the same.
-                    have[number] = self._values.get(value, len(self._values))
+                    known = self._values.find(value)
+                    have[number] = len(self._values) if known is None else known
             value, operator = have[self._label.now], self._operator.now
             same = value == self._value.now
             met = np.select(
@@ -182,10 +180,10 @@ class Terms:
             return []
         terms, rows = self._pair_term.now[pairs], self._pair_row.now[pairs]
         keys = self._key.now[terms]
-        found = np.zeros((len(self._names), self._size), np.int64)
+        found = np.zeros((len(self._keys), self._size), np.int64)
         for column in (self._standings.near,) if later else (self._standings.near, self._standings.leaving):
             nodes = column.now[rows]
             there = nodes >= 0
             value = 1 if weights is None else weights[terms[there]]
             np.add.at(found, (keys[there], nodes[there]), value)
-        return [Concern(self._names[key], found[key]) for key in np.unique(keys).tolist() if found[key].any()]
+        return [Concern(self._keys.values[key], found[key]) for key in np.unique(keys).tolist() if found[key].any()]
