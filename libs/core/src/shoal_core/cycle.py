@@ -194,7 +194,5 @@ def _why(session: Session, job: Job, tried: bool) -> Waiting:
         # What could start has started; the rest of it can't form for now.
         return Waiting(*job.key, record.queue, *reasons.held(job), uids)
     if failure is None:
-        if tried and not job.chunk(True, session.least_memory)[0]:
-            return _waits(job, *reasons.held(job))
         return Waiting(*job.key, record.queue, "Unschedulable", "no room was found" if tried else "not tried", uids)
     return Waiting(*job.key, record.queue, failure.code, failure.message, uids, failure.details)

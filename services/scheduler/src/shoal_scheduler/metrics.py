@@ -27,4 +27,4 @@ class Instruments:
         self.decided, self.refused, self.given_up = DECIDED.labels(shard), REFUSED.labels(shard), GIVEN_UP.labels(shard)
         self.commit_seconds, self.bound_seconds = COMMIT_SECONDS.labels(shard), BOUND_SECONDS.labels(shard)
         self.open, self.waiting, self.epoch = OPEN.labels(shard), WAITING.labels(shard), EPOCH.labels(shard)
-        self.log_dropped, self.put_aside = LOG_DROPPED.labels(shard), PUT_ASIDE.labels(shard)
+        self.put_aside = PUT_ASIDE.labels(shard)
