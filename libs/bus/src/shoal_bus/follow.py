@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +26,7 @@ from nats.js import api
 from nats.js import errors as js_errors
 
 from shoal_bus.connection import Connection
-from shoal_bus.pull import Reset, pull
+from shoal_bus.pull import Reset, pull, reader
 from shoal_contracts.decision import Header
 
 log = logging.getLogger(__name__)
@@ -96,18 +95,8 @@ async def follow(
                 # Another stream, or one that lost what this reader has passed.
                 place.incarnation, place.last, place.loading = created, 0, True
             seen: set[str] = set()
-            config = api.ConsumerConfig(
-                name=f"reader-{secrets.token_hex(8)}",
-                ack_policy=api.AckPolicy.NONE,
-                filter_subjects=list(filters),
-                mem_storage=True,
-                num_replicas=1,
-                inactive_threshold=30,
-                max_deliver=1,
-                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if place.loading else api.DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=None if place.loading else place.last + 1,
-            )
-            made = await connection.js_of(stream).add_consumer(stream, config)
+            policy = api.DeliverPolicy.LAST_PER_SUBJECT if place.loading else api.DeliverPolicy.BY_START_SEQUENCE
+            made = await reader(connection, stream, filters, policy, None if place.loading else place.last + 1)
             if not made.num_pending:
                 for gone in _unseen(place, known, seen):
                     yield gone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Sequence
 
 import nats.errors
@@ -12,18 +11,13 @@ from nats.js import errors as js_errors
 
 from shoal_bus.connection import Connection
 from shoal_bus.errors import Unavailable
-from shoal_bus.pull import Reset, pull
+from shoal_bus.pull import Reset, pull, reader
 
 
 async def history(connection: Connection, stream: str, filters: Sequence[str], batch: int = 256) -> AsyncIterator[Msg]:
     """The messages in order, once. Raises Unavailable where the stream is not there or breaks off."""
-    config = api.ConsumerConfig(
-        name=f"reader-{secrets.token_hex(8)}", ack_policy=api.AckPolicy.NONE,
-        filter_subjects=list(filters), mem_storage=True, num_replicas=1,
-        inactive_threshold=30, max_deliver=1, deliver_policy=api.DeliverPolicy.ALL,
-    )  # fmt: skip
     try:
-        made = await connection.js_of(stream).add_consumer(stream, config)
+        made = await reader(connection, stream, filters, api.DeliverPolicy.ALL)
         left = made.num_pending or 0
         if not left:
             return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Sequence
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.js import api
 
 from shoal_bus.connection import Connection
 
@@ -17,6 +19,17 @@ EXPIRES = 30.0
 RENEW = 256
 """Requests after which another inbox is taken: the server remembers each request that went into another account until the
 inbox of its answers is gone."""
+
+
+async def reader(
+    connection: Connection, stream: str, filters: Sequence[str], policy: api.DeliverPolicy, start: int | None = None
+) -> api.ConsumerInfo:
+    """Make a consumer for one reader, which the server forgets 30 s after it was last used. Raises nats errors."""
+    config = api.ConsumerConfig(
+        name=f"reader-{secrets.token_hex(8)}", ack_policy=api.AckPolicy.NONE, filter_subjects=list(filters), mem_storage=True,
+        num_replicas=1, inactive_threshold=30, max_deliver=1, deliver_policy=policy, opt_start_seq=start,
+    )  # fmt: skip
+    return await connection.js_of(stream).add_consumer(stream, config)
 
 
 class Reset(Exception):
