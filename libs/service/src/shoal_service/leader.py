@@ -15,6 +15,11 @@ class LostLease(Exception):
     """Another may lead now: the process ends, so that it can't go on by mistake."""
 
 
+def writer(kube: Kube, election: Election | None) -> Kube:
+    """The client whose writes need a valid Lease; ``kube`` itself where elections are off."""
+    return kube.guarded(election.valid) if election else kube
+
+
 @asynccontextmanager
 async def leading(context: Context[Any], kube: Kube, lease: str) -> AsyncIterator[Election | None]:
     """Wait until this process leads, and lead for the time of the block. None where elections are off.

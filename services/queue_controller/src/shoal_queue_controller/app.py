@@ -15,7 +15,7 @@ from shoal_model.quantity import plain, rfc3339
 from shoal_queue_controller import metrics
 from shoal_queue_controller.usage import Amounts, Usage, children, class_problem, group_problem, of_group, problem, roll_up
 from shoal_service import Common, Context, run
-from shoal_service.leader import leading
+from shoal_service.leader import leading, writer
 from shoal_service.mirror import mirror
 
 NAME = "queue-controller"
@@ -419,7 +419,7 @@ async def start(context: Context[Config]) -> None:
     config = context.config
     settings = KubeConfig(context.kubeconfig, "shoal-queue-controller", config.qps, config.burst)
     async with Kube.connect(settings) as unguarded, leading(context, unguarded, "shoal-queue-controller") as election:
-        kube = unguarded.guarded(election.valid) if election else unguarded
+        kube = writer(unguarded, election)
         recorder = Recorder(kube, NAME, context.clock)
         service = Service(context, kube, recorder)
         async with asyncio.TaskGroup() as tasks:

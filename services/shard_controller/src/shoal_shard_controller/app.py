@@ -14,7 +14,7 @@ from shoal_model import labels, shards
 from shoal_model import objects as api
 from shoal_model.shards import BadShard
 from shoal_service import Common, Context, run
-from shoal_service.leader import leading
+from shoal_service.leader import leading, writer
 from shoal_shard_controller import kai_config, metrics, objects, partitions, status
 from shoal_shard_controller.objects import DEFAULT, Object
 
@@ -238,7 +238,7 @@ async def start(context: Context[Config]) -> None:
     settings = KubeConfig(context.kubeconfig, LEASE, config.qps, config.burst)
     own = Resource("Deployment", f"/apis/apps/v1/namespaces/{config.namespace}", "deployments", namespaced=False)
     async with Kube.connect(settings) as unguarded, leading(context, unguarded, LEASE) as election:
-        kube = unguarded.guarded(election.valid) if election else unguarded
+        kube = writer(unguarded, election)
         service = Service(context, kube)
         async with asyncio.TaskGroup() as tasks:
             for kind, resource in (("shards", SHARDS), ("configs", CONFIGS), ("deployments", own)):
