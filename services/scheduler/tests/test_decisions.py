@@ -13,7 +13,7 @@ from shoal_core import Settings, cycle
 from shoal_core.placement.numa_zones import record
 from shoal_core.settings import PLUGINS
 from shoal_model import labels
-from shoal_scheduler.asked import Asked
+from shoal_scheduler.admission import BindingAdmission
 from shoal_scheduler.decisions import Naming, Origin, decisions
 from shoal_testkit.small import node, queue, work, world
 
@@ -110,30 +110,30 @@ def test_victims_for_different_workloads_do_not_wait_for_each_other() -> None:
 
 
 def test_a_gang_that_begins_is_tried_first_where_bindings_may_be_refused() -> None:
-    def staged(*records: Any, ask: bool) -> set[tuple[bool, bool]]:
+    def staged(*records: Any, dry_run: bool) -> set[tuple[bool, bool]]:
         cluster = world(node("a", 8), queue("q"), *records)
-        made = decisions(cycle(cluster, now=10.0), cluster, Naming(3, 7, 5.0), {}, frozenset(), ask=ask)
+        made = decisions(cycle(cluster, now=10.0), cluster, Naming(3, 7, 5.0), {}, frozenset(), dry_run=dry_run)
         return {(d.staged, d.begins) for gang in made for d in gang}
 
     gang = work("g", pods=3)
-    assert staged(*gang, ask=True) == {(True, True)}
-    assert staged(*gang, ask=False) == {(False, True)}
-    assert staged(*work("one"), ask=True) == {(False, False)}
-    assert staged(*work("loose", pods=3, min_member=1), ask=True) == {(False, False)}
+    assert staged(*gang, dry_run=True) == {(True, True)}
+    assert staged(*gang, dry_run=False) == {(False, True)}
+    assert staged(*work("one"), dry_run=True) == {(False, False)}
+    assert staged(*work("loose", pods=3, min_member=1), dry_run=True) == {(False, False)}
     # What runs does not wait for the rest of it.
     *running, third = work("g", pods=3, min_member=2, nodes=["a", "a", ""])
-    assert staged(*running, replace(third, phase="Pending"), ask=True) == {(False, False)}
+    assert staged(*running, replace(third, phase="Pending"), dry_run=True) == {(False, False)}
 
 
 def test_what_may_refuse_bindings_comes_and_goes() -> None:
-    asked = Asked()
-    assert not asked.heard("pod", ("ns", "p"), True)
-    assert not asked
+    admission = BindingAdmission()
+    assert not admission.apply("pod", ("ns", "p"), True)
+    assert not admission
     for kind in ("validatingwebhook", "mutatingpolicy"):
-        assert asked.heard(kind, ("x",), True)
-        assert asked.heard(kind, ("x",), True)
-    assert asked.heard("validatingwebhook", ("x",), False)
-    assert asked
-    assert asked.heard("mutatingpolicy", ("x",), False)
-    assert asked.heard("mutatingpolicy", ("x",), False)
-    assert not asked
+        assert admission.apply(kind, ("x",), True)
+        assert admission.apply(kind, ("x",), True)
+    assert admission.apply("validatingwebhook", ("x",), False)
+    assert admission
+    assert admission.apply("mutatingpolicy", ("x",), False)
+    assert admission.apply("mutatingpolicy", ("x",), False)
+    assert not admission

@@ -7,6 +7,8 @@ import msgspec
 from shoal_contracts.state import AdmissionRecord
 from shoal_model.objects import Meta, Obj
 
+KINDS = ("validatingwebhook", "mutatingwebhook", "validatingpolicy", "mutatingpolicy")
+"""Kinds of the state plane that hold them."""
 _GROUPS, _OPERATIONS = ("", "*"), ("CREATE", "*")
 _RESOURCES = ("pods/binding", "pods/*", "*/binding", "*/*")
 

@@ -24,7 +24,7 @@ from shoal_binder.bind import (
     follow,
     judge,
 )  # fmt: skip
-from shoal_binder.evict import cannot_be_asked, evict
+from shoal_binder.evict import dry_run_unsupported, evict
 from shoal_binder.prepare import HEARTBEAT, Preparation, needed
 from shoal_binder.reign import Order, Reigns
 from shoal_bus import BusError, Conflict, Delivery
@@ -206,7 +206,7 @@ class Service:
         for order in first:
             step = await one(order)
             if refused is None and step.result is Result.REFUSED:
-                refused = Finish(Result.REFUSED, sets.unasked(order.decision, step.message))
+                refused = Finish(Result.REFUSED, sets.not_tried(order.decision, step.message))
         await _all(one(order) for order in rest)
         await delivery.ack()
 
@@ -282,7 +282,7 @@ class Service:
             await asyncio.sleep(0.5)
             return Posted.NO_ANSWER, error.message
         except KubeError as error:
-            if dry_run and cannot_be_asked(error):
+            if dry_run and dry_run_unsupported(error):
                 return Posted.DONE, ""
             return Posted.REFUSED, f"{error.reason}: {error.message}"
         return Posted.DONE, ""

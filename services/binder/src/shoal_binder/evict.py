@@ -12,7 +12,7 @@ _NO_ANSWER = (0, 502, 503, 504)
 """Statuses (0: none came) after which the eviction may or may not have been done, and may be tried again."""
 
 
-def cannot_be_asked(error: KubeError) -> bool:
+def dry_run_unsupported(error: KubeError) -> bool:
     """A webhook stands in the way that is never called by dry run: only doing it will tell."""
     return error.status == _BAD_REQUEST and "does not support dry run" in error.message
 
@@ -23,7 +23,7 @@ async def evict(kube: Kube, recorder: Recorder, decision: Decision, version: str
         try:
             await kube.evict(decision.namespace, decision.pod, decision.uid, version, dry_run=dry_run)
         except KubeError as error:
-            if dry_run and cannot_be_asked(error):
+            if dry_run and dry_run_unsupported(error):
                 return Posted.DONE, ""
             if not may_insist(decision, error):
                 raise

@@ -16,6 +16,6 @@ def parted(orders: Sequence[Order]) -> tuple[list[Order], list[Order]]:
     return first, [o for o in orders if o.decision.verb is not Verb.EVICT or not o.decision.budget]
 
 
-def unasked(refused: Decision, why: str) -> str:
+def not_tried(refused: Decision, why: str) -> str:
     """Why the rest of the set stays."""
     return f"not asked for: the eviction of {refused.namespace}/{refused.pod}, for the same workload, was refused: {why}"

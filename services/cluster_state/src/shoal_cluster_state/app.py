@@ -55,8 +55,6 @@ KINDS: dict[str, Resource] = {
     "mutatingpolicy": resources.MUTATING_POLICIES,
 }
 """Kind in the subjects -> resource of the API."""
-ADMISSION = ("validatingwebhook", "mutatingwebhook", "validatingpolicy", "mutatingpolicy")
-"""Of these only what is asked about bindings is published."""
 OPTIONAL = frozenset(
     {
         "topology",
@@ -71,7 +69,7 @@ OPTIONAL = frozenset(
         "pvc",
         "pv",
         "namespace",
-        *ADMISSION,
+        *admission.KINDS,
     }
 )
 """Kinds without which pods that name none of them are scheduled all the same: a cluster may lack them."""
@@ -99,7 +97,7 @@ class Service:
     async def watch(self, kind: str, resource: Resource) -> None:
         """Keep the picture of one kind up to date, for ever."""
         found = normalise.TYPES.get(resource.kind)
-        read = found[0] if found else admission.Admission if kind in ADMISSION else objects.Opaque
+        read = found[0] if found else admission.Admission if kind in admission.KINDS else objects.Opaque
         reflector: Reflector[object] = Reflector(self._kube, resource, read)
         denied = ""
         async for told in reflector.run():

@@ -51,14 +51,14 @@ def decisions(
     origins: Mapping[str, Origin],
     implied: Set[str],
     *,
-    ask: bool = False,
+    dry_run: bool = False,
 ) -> list[list[Decision]]:
-    """Lists of decisions that are to be committed together. ``implied``: pods that don't show their group yet; ``ask``:
-    something in the API server may refuse bindings, so that each of a gang that starts is tried before the first is made."""
+    """Lists of decisions that are to be committed together. ``implied``: pods that don't show their group yet; ``dry_run``:
+    admission may refuse bindings, so that each of a gang that starts is tried before the first is made."""
     found: list[list[Decision]] = []
     number = 0
     for gang in result.gangs:
-        members = _binds(gang, cluster, naming, number, origins, implied, ask)
+        members = _binds(gang, cluster, naming, number, origins, implied, dry_run)
         number += len(members)
         # A gang that no batch can hold is staged in chunks, and goes when all of it is prepared.
         found += [members[i : i + MOST] for i in range(0, len(members), MOST)]
@@ -91,12 +91,12 @@ def _evictions(victims: list[Eviction], cluster: Cluster, naming: Naming, number
 
 
 def _binds(
-    gang: Gang, cluster: Cluster, naming: Naming, number: int, origins: Mapping[str, Origin], implied: Set[str], ask: bool
+    gang: Gang, cluster: Cluster, naming: Naming, number: int, origins: Mapping[str, Origin], implied: Set[str], dry_run: bool
 ) -> list[Decision]:
     """The members of a gang. They are staged where one binding may fail long after another was posted."""
     size = len(gang.members)
     begins = size > 1 and gang.starts and sum(leaf.minimum for leaf in cluster.jobs[gang.namespace, gang.group].leaf_list) > 1
-    staged = size > MOST or (begins and ask) or (size > 1 and any(m.gpu_groups or m.volumes for m in gang.members))
+    staged = size > MOST or (begins and dry_run) or (size > 1 and any(m.gpu_groups or m.volumes for m in gang.members))
     name = naming.id(number) if staged else ""
     found = []
     for member in gang.members:

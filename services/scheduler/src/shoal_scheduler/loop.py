@@ -19,9 +19,10 @@ from shoal_core import Cluster, CycleResult, cycle
 from shoal_kube import Conflict as KubeConflict
 from shoal_kube import Election, Kube, KubeError, NotFound
 from shoal_kube.resources import PODS
-from shoal_model import labels, objects, storage
+from shoal_model import admission, labels, objects, storage
 from shoal_model.membership import Membership
-from shoal_scheduler import asked, metrics
+from shoal_scheduler import metrics
+from shoal_scheduler.admission import BindingAdmission
 from shoal_scheduler.commit import Committer, Deposed, StreamLost, Terms, stored_epoch, take_epoch
 from shoal_scheduler.decisions import Naming, Origin, decisions
 from shoal_scheduler.fence import Target, fence, pending
@@ -64,7 +65,7 @@ GO_TTL = 600.0
 GENTLE = 200
 """News that are applied without a pause where nothing is urgent."""
 _NORMALISED = ("node", "pod", "group", "queue", "priorityclass", "topology", "pdb", "namespace", "nrt")
-FOLLOWED = (*_NORMALISED, *asked.KINDS, *(kind for kind, _ in storage.KINDS.values()))
+FOLLOWED = (*_NORMALISED, *admission.KINDS, *(kind for kind, _ in storage.KINDS.values()))
 """Kinds of the state plane that decisions depend on."""
 _POD = msgspec.json.Decoder(objects.Pod)
 
@@ -83,7 +84,7 @@ class Loop:
         self._journal = Journal(context, self._cluster)
         self._ledger = Ledger(context.config.expiry, context.config.preparation, context.config.provisioning)
         self._membership = Membership()
-        self._reservations, self._asked = Reservations(), asked.Asked()
+        self._reservations, self._admission = Reservations(), BindingAdmission()
         self._inbox: deque[News | Outcome | tuple[str, Decision, str | None]] = deque()
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
@@ -372,7 +373,7 @@ class Loop:
             self._context.log.error("put aside after an error", what=what, error=repr(error), exc_info=error)
 
     def _news(self, news: News) -> None:
-        if self._asked.heard(news.kind, news.names, news.record is not None):
+        if self._admission.apply(news.kind, news.names, news.record is not None):
             return
         match news.record:
             case PodRecord() as pod:
@@ -519,7 +520,7 @@ class Loop:
         assert self._committer is not None
         epoch, at = self._committer.epoch, self._context.clock.now()
         naming = Naming(epoch, self._cycle, at, self._context.config.shard)
-        gangs = decisions(result, self._cluster, naming, self._origin, self._implied, ask=bool(self._asked))
+        gangs = decisions(result, self._cluster, naming, self._origin, self._implied, dry_run=bool(self._admission))
         flat = [d for gang in gangs for d in gang]
         clock = self._context.clock
         self._do(self._ledger.decided(flat, clock.monotonic()))

@@ -1,12 +1,11 @@
-"""What in the API server is asked about bindings, and may refuse some of a gang. Pure."""
+"""Webhooks and policies of the API server's admission that may refuse the binding of one member of a gang. Pure."""
 
 from __future__ import annotations
 
-KINDS = ("validatingwebhook", "mutatingwebhook", "validatingpolicy", "mutatingpolicy")
-"""Kinds of the state plane that hold it."""
+from shoal_model.admission import KINDS
 
 
-class Asked:
+class BindingAdmission:
     """Webhook configurations and admission policies that match bindings of pods."""
 
     def __init__(self) -> None:
@@ -15,11 +14,11 @@ class Asked:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def heard(self, kind: str, names: tuple[str, ...], there: bool) -> bool:
+    def apply(self, kind: str, names: tuple[str, ...], present: bool) -> bool:
         """Take in news of one; False if the news are of another kind."""
         if kind not in KINDS:
             return False
-        if there:
+        if present:
             self._known.add((kind, *names))
         else:
             self._known.discard((kind, *names))
