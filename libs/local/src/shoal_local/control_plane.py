@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 import sys
 import time
@@ -22,7 +21,7 @@ from shoal_local import binaries
 from shoal_local.certs import Authority
 from shoal_local.process import Child, NotStarted
 from shoal_model import access, crds, labels
-from shoal_testkit.nats import free_port
+from shoal_testkit.nats import free_port, listens
 
 LIMIT = 90.0
 """Seconds that a part may take to come up."""
@@ -259,11 +258,7 @@ class ControlPlane:
             time.sleep(0.1)
 
     def _wait_for_apiserver(self) -> None:
-        def listens() -> bool:
-            with socket.socket() as s:
-                return s.connect_ex(("127.0.0.1", self.port)) == 0
-
-        self.children["kube-apiserver"].wait_until(listens, LIMIT, "listening")
+        self.children["kube-apiserver"].wait_until(lambda: listens(self.port), LIMIT, "listening")
         self._until(lambda: self.call("GET", "/readyz") == "ok", "ready")
 
     def _install(self) -> None:

