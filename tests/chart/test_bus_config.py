@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from shoal_bus import Bus, BusConfig, BusError, Unavailable
 from shoal_contracts import streams, subjects
 from shoal_contracts.permissions import PEOPLE, USERS, configuration
 from shoal_testkit.chart import Rendered, template
-from shoal_testkit.nats import binary, free_port
+from shoal_testkit.nats import binary, free_port, listens
 
 
 def written(found: Rendered, folder: Path, port: int) -> Path:
@@ -50,8 +49,8 @@ def test_users_of_events_have_the_accounts_that_the_contracts_say(render: Callab
     found = render({"nats": {"eventUsers": users}})
     text = found.secret("shoal-nats-config")["nats.conf"]
     accounts = json.loads(next(line for line in text.splitlines() if line.startswith("accounts ")).removeprefix("accounts "))
-    teams = {"blue": ["blue", "blue=2enight"], "green-2": ["green"]}
-    wanted = configuration(found.passwords, teams) | {"SYS": {}}
+    event_users = {"blue": ["blue", "blue=2enight"], "green-2": ["green"]}
+    wanted = configuration(found.passwords, event_users) | {"SYS": {}}
 
     def sets(value: Any) -> Any:
         """Lists of imports and of subjects without their order."""
@@ -85,7 +84,7 @@ def bus(plain: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         process = subprocess.Popen([binary(), "-c", path], env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not listens(port):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.05)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from values import Values  # noqa: E402
 
 from shoal_admission import webhooks  # noqa: E402
-from shoal_contracts.permissions import suite_accounts, team_account  # noqa: E402
+from shoal_contracts.permissions import event_user_account, suite_accounts  # noqa: E402
 from shoal_model import access, labels, shards  # noqa: E402
 
 BEGIN, END = "<!-- values: written by `make chart` -->", "<!-- end of values -->"
@@ -80,7 +80,7 @@ def outputs() -> dict[Path, str]:
         raise SystemExit(f"deploy/helm/shoal/Chart.yaml: version and appVersion have to be {version}, as in VERSION")
     return {
         CHART / "files/nats-accounts.json": json.dumps(suite_accounts(), indent=1) + "\n",
-        CHART / "files/nats-event-user.json": json.dumps(team_account("{name}", ["{queue}"]), indent=1) + "\n",
+        CHART / "files/nats-event-user.json": json.dumps(event_user_account("{name}", ["{queue}"]), indent=1) + "\n",
         CHART / "files/rbac.yaml": rbac(),
         CHART / "files/plugins.yaml": plugins(),
         CHART / "files/webhooks.yaml": hooks(every_pod=False),

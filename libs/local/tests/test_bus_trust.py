@@ -29,7 +29,7 @@ from shoal_contracts.permissions import (
 from shoal_contracts.queries import HealthReply, HealthRequest
 from shoal_testkit.nats import NatsServer
 
-TEAMS = {"blue": ["blue"], "green": ["green", "green-night"]}
+EVENT_USERS = {"blue": ["blue"], "green": ["green", "green-night"]}
 TARGETS = {
     "state": subjects.state("node", "forged"), "decision": subjects.decision("forged"), "epoch": subjects.epoch(),
     "outcome": subjects.outcome("forged"), "event": subjects.event("blue", "pod", "forged", "ns", "p"),
@@ -43,8 +43,8 @@ EVENTS = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[NatsServer]:
-    passwords = {name: name for name in (*USERS, *TEAMS)}
-    with NatsServer(json.dumps({"accounts": configuration(passwords, TEAMS)})) as running:
+    passwords = {name: name for name in (*USERS, *EVENT_USERS)}
+    with NatsServer(json.dumps({"accounts": configuration(passwords, EVENT_USERS)})) as running:
         asyncio.run(fill(running))
         yield running
 
@@ -118,7 +118,7 @@ REQUESTS = (
 )
 
 
-@pytest.mark.parametrize("user", [*USERS, *TEAMS])
+@pytest.mark.parametrize("user", [*USERS, *EVENT_USERS])
 async def test_no_answer_is_stored_where_its_asker_may_not_write(server: NatsServer, user: str) -> None:
     before = await counts(server)
     async with client(server, user) as attacker:
@@ -149,7 +149,7 @@ async def test_no_answer_is_stored_where_its_asker_may_not_write(server: NatsSer
             assert plane == "log" or await (state if stream is streams.STATE else bus).last(stream.name, target) is None, plane
 
 
-@pytest.mark.parametrize("user", [*USERS, *TEAMS])
+@pytest.mark.parametrize("user", [*USERS, *EVENT_USERS])
 async def test_no_consumer_delivers_into_a_stream(server: NatsServer, user: str) -> None:
     before = await counts(server)
     async with client(server, user) as attacker:
@@ -289,8 +289,8 @@ async def test_services_answer_whom_they_are_for(server: NatsServer) -> None:
 
         health = subjects.query("scheduler", "health")
         await asyncio.gather(
-            *(refused(name, subjects.reserve(3)) for name in {*USERS, *TEAMS} - {"binder", "gpu-reservation"}),
-            *(refused(name, health) for name in {*USERS, *TEAMS} - {"user", "scheduler"}),
+            *(refused(name, subjects.reserve(3)) for name in {*USERS, *EVENT_USERS} - {"binder", "gpu-reservation"}),
+            *(refused(name, health) for name in {*USERS, *EVENT_USERS} - {"user", "scheduler"}),
         )
 
 

@@ -92,12 +92,19 @@ def test_a_user_of_events_is_in_the_configuration_from_then_on(tmp_path: Path) -
     bus.folder.mkdir()
     for name in ("scheduler", "Team", "a b", "", "x" * 40):
         with pytest.raises(ValueError, match="can't name a user of events"):
-            bus.add_team(name, ["q"])
-    bus.add_team("team-a", ["a.night"])
-    bus.add_team("team-b", ["b"])
+            bus.add_event_user(name, ["q"])
+    bus.add_event_user("team-a", ["a.night"])
+    bus.add_event_user("team-b", ["b"])
     accounts = json.loads((tmp_path / "bus/nats.conf").read_text())["accounts"]
     (user,) = accounts["SHOAL_TEAM_A"]["users"]
     assert user["password"] == bus.password_file("team-a").read_text()
     assert "$JS.SHOAL.API.CONSUMER.CREATE.SHOAL_EVENT.team-a.shoal.v1.event.*.a=2enight.>" in user["permissions"]["publish"]
     assert "SHOAL_TEAM_B" in accounts
     assert bus.password_file("team-a").stat().st_mode & 0o777 == 0o600
+    # A second time: other queues, the same password, and the others stay.
+    bus.add_event_user("team-a", ["c"])
+    accounts = json.loads((tmp_path / "bus/nats.conf").read_text())["accounts"]
+    (again,) = accounts["SHOAL_TEAM_A"]["users"]
+    assert again["password"] == user["password"]
+    assert "a=2enight" not in json.dumps(accounts["SHOAL_TEAM_A"])
+    assert "SHOAL_TEAM_B" in accounts

@@ -19,7 +19,7 @@ API = "$JS.API"
 IMPORTED_API = "$JS.SHOAL.API"
 """Where the API of streams in other accounts is: clients take ``SHOAL`` for their JetStream domain."""
 CONSUMERS_EACH = 8
-"""Consumers that a team's user may have at a time."""
+"""Consumers that a user of events may have at a time."""
 
 _READ = ("STREAM.INFO.{}", "CONSUMER.CREATE.{}.>", "CONSUMER.MSG.NEXT.{}.*")
 _LAST = ("STREAM.MSG.GET.{}",)
@@ -59,7 +59,8 @@ PURGED = (DECISION,)
 """Streams from which their owner removes single subjects."""
 
 QUERIES: dict[str, list[str]] = {"gpu-reservation": ["binder"]}
-"""Service -> users whose requests (``shoal.v1.q.<service>.>``) it answers, besides ``user``, who may ask for its health."""
+"""Service -> users whose requests (``shoal.v1.q.<service>.reserve.*``) it answers, besides ``user``, who may ask for its
+health."""
 
 USERS = tuple(WRITES)
 """All users that the suite itself has."""
@@ -119,8 +120,8 @@ def _asks(user: str) -> list[tuple[str, str]]:
     return [(service, f"shoal.v1.q.{service}.reserve.*") for service, users in QUERIES.items() if user in users]
 
 
-def _team(name: str, queues: Sequence[str]) -> list[tuple[str, str]]:
-    """What a team's user imports: consumers of its own names, each with one filter that names one of its queues."""
+def _event_user(name: str, queues: Sequence[str]) -> list[tuple[str, str]]:
+    """What a user of events imports: consumers of its own names, each with one filter that names one of its queues."""
     found: list[tuple[str, str]] = []
     for consumer in (name, *(f"{name}_{number}" for number in range(1, CONSUMERS_EACH))):
         verbs = [f"CONSUMER.CREATE.{{}}.{consumer}.shoal.v1.event.*.{queue}.>" for queue in queues]
@@ -134,7 +135,7 @@ def _import(source: str, subject: str) -> dict[str, Any]:
     return {"service": {"account": source, "subject": subject}, "to": _local(subject)}
 
 
-def _many(subject: str) -> dict[str, Any]:
+def _export(subject: str) -> dict[str, Any]:
     """The export of a subject; more than one answer comes to a request for messages."""
     return {"service": subject} | ({"response_type": "stream"} if ".MSG.NEXT." in subject else {})
 
@@ -143,7 +144,7 @@ def _exports(user: str) -> list[dict[str, Any]]:
     found = [f"shoal.v1.q.{user}.>"] if user not in PEOPLE else []
     for stream in _streams(user):
         found += [*stream.subjects, *_here((*_READ, *_LAST, *_CONSUMER), stream.name), f"$JS.ACK.{stream.name}.>"]
-    return [_many(subject) for subject in found]
+    return [_export(subject) for subject in found]
 
 
 def permissions(user: str) -> dict[str, Any]:
@@ -177,9 +178,9 @@ def suite_accounts() -> dict[str, Any]:
     return found
 
 
-def team_account(name: str, queues: Sequence[str]) -> dict[str, Any]:
+def event_user_account(name: str, queues: Sequence[str]) -> dict[str, Any]:
     """The account of one who may read the events of some queues (as tokens of subjects), without its password."""
-    imported = _team(name, queues)
+    imported = _event_user(name, queues)
     return {
         "limits": {"max_connections": 32, "max_subscriptions": 512, "max_payload": 65536},
         "users": [
@@ -192,14 +193,14 @@ def team_account(name: str, queues: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def configuration(passwords: Mapping[str, str], teams: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-    """The ``accounts`` of a server: those of the suite, and of the teams (name -> queues' tokens). Raises KeyError for a
-    user without a password, ValueError for a team that has the name of one of the suite's users."""
+def configuration(passwords: Mapping[str, str], event_users: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """The ``accounts`` of a server: those of the suite, and of users of events (name -> queues' tokens). Raises KeyError for a
+    user without a password, ValueError for one that has the name of one of the suite's users."""
     found = suite_accounts()
-    for name, queues in sorted((teams or {}).items()):
+    for name, queues in sorted((event_users or {}).items()):
         if account(name) in found:
             raise ValueError(f"the name {name!r} of a user of events is taken")
-        found[account(name)] = team_account(name, queues)
+        found[account(name)] = event_user_account(name, queues)
     for part in found.values():
         for user in part["users"]:
             user["password"] = passwords[user["user"]]

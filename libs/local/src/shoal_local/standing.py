@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from shoal_local import keeper
 from shoal_local.bus import LocalBus
 from shoal_local.keeper import Keeper, Part, Status
 from shoal_local.process import Child, running, started_at
+from shoal_testkit.nats import listens
 
 START_LIMIT = 300.0
 """Seconds that a cluster may take to come up."""
@@ -143,32 +143,24 @@ def credentials(name: str, queues: Sequence[str]) -> int:
         return 2
     bus = LocalBus(folder / "bus")
     try:
-        bus.add_team(name, queues)
+        bus.add_event_user(name, queues)
     except ValueError as error:
         print(f"credentials: {error}", file=sys.stderr)
         return 2
     # A server that only reads its configuration again (2.15.1) leaves what a new account imports without an answer: the
     # keeper starts it anew.
     os.kill(here["nats"], signal.SIGTERM)
-    deadline = time.monotonic() + START_LIMIT
-    while (part := keeper.read(folder).parts["nats"]).pid in (0, here["nats"]) or not bus_listens(
-        found.export["SHOAL_NATS_URL"]
-    ):
+    deadline, url = time.monotonic() + START_LIMIT, found.export["SHOAL_NATS_URL"]
+    port = int(url.rpartition(":")[2])
+    while (part := keeper.read(folder).parts["nats"]).pid in (0, here["nats"]) or not listens(port):
         if time.monotonic() > deadline:
             print(f"NATS did not come back: {part}; logs are in {folder}", file=sys.stderr)
             return 1
         time.sleep(0.1)
-    print(f"export SHOAL_NATS_URL={found.export['SHOAL_NATS_URL']}")
+    print(f"export SHOAL_NATS_URL={url}")
     print(f"export SHOAL_NATS_USER={name}")
     print(f"export SHOAL_NATS_PASSWORD_FILE={bus.password_file(name)}")
     return 0
-
-
-def bus_listens(url: str) -> bool:
-    """Whether something listens at an address such as nats://127.0.0.1:4222."""
-    host, _, port = url.removeprefix("nats://").rpartition(":")
-    with socket.socket() as s:
-        return s.connect_ex((host, int(port))) == 0
 
 
 def _reap(pid: int) -> None:
